@@ -1,0 +1,32 @@
+//! AArch64: TPIDR_EL0 and FPCR. UNTESTED: written to the interface, not yet run on a machine.
+
+core::arch::global_asm!(include_str!("../../asm/aarch64.S"), options(raw));
+
+/// Libc's thread structure lies below the thread pointer, thread-local storage above it, after a
+/// header of two words (variant I of Drepper's "ELF Handling for Thread-Local Storage").
+pub(crate) const TLS_BELOW_THREAD_POINTER: bool = false;
+
+/// FPCR, laid out as `asm/aarch64.S` reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct FpControl {
+    fpcr: u64,
+}
+
+/// User code may always write TPIDR_EL0.
+pub(crate) fn thread_pointer_is_writable() -> bool {
+    true
+}
+
+#[cfg(test)]
+impl FpControl {
+    pub(super) fn rounding_up() -> FpControl {
+        let mut words = FpControl::current();
+        words.fpcr = words.fpcr & !(3 << 22) | 1 << 22;
+        words
+    }
+
+    pub(super) fn same_modes(&self, other: &FpControl) -> bool {
+        self.fpcr == other.fpcr
+    }
+}

@@ -1,0 +1,102 @@
+//! The machine's part of a context: thin Rust over `asm/`.
+//!
+//! Two things belong to a thread that corosensei's stack switch leaves alone. The **thread pointer**
+//! (FS base on x86-64, TPIDR_EL0 on AArch64) is how compiled code finds its thread-local storage.
+//! The **floating-point control words** (rounding mode, exception masks) are callee-saved by the
+//! ABIs, so a function call, which a switch looks like, must preserve them.
+//!
+//! Each architecture has a file with the same names: [`FpControl`], [`TLS_BELOW_THREAD_POINTER`] and
+//! [`thread_pointer_is_writable`].
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as imp;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as imp;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("uthread knows the contexts of x86-64 and AArch64 only");
+
+pub(crate) use imp::{FpControl, TLS_BELOW_THREAD_POINTER, thread_pointer_is_writable};
+
+unsafe extern "C" {
+    safe fn uthread_thread_pointer() -> usize;
+    fn uthread_set_thread_pointer(value: usize);
+    safe fn uthread_save_fp_control(out: &mut FpControl);
+    safe fn uthread_load_fp_control(new: &FpControl);
+}
+
+/// The calling thread's thread pointer. Needs [`thread_pointer_is_writable`].
+#[inline]
+pub(crate) fn thread_pointer() -> usize {
+    uthread_thread_pointer()
+}
+
+/// Makes `value` the thread pointer.
+///
+/// # Safety
+///
+/// [`thread_pointer_is_writable`] said yes. `value` is the thread pointer of a complete thread block
+/// or of the calling OS thread, and no other OS thread has it now. The caller, up to the next such
+/// call, and everything it calls, may use the thread-local storage only of the thread named here:
+/// addresses of thread-locals taken earlier in the same function are another thread's.
+#[inline]
+pub(crate) unsafe fn set_thread_pointer(value: usize) {
+    // SAFETY: the caller's obligations are those of the instruction.
+    unsafe { uthread_set_thread_pointer(value) }
+}
+
+impl FpControl {
+    /// The control words in force.
+    #[inline]
+    pub(crate) fn current() -> FpControl {
+        let mut words = FpControl::default();
+        words.save();
+        words
+    }
+
+    /// Overwrites `self` with the control words in force.
+    #[inline]
+    pub(crate) fn save(&mut self) {
+        uthread_save_fp_control(self);
+    }
+
+    /// Puts these control words in force.
+    #[inline]
+    pub(crate) fn load(&self) {
+        uthread_load_fp_control(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_pointer_written_back_leaves_thread_locals_usable() {
+        thread_local!(static X: std::cell::Cell<u32> = const { std::cell::Cell::new(7) });
+        if !thread_pointer_is_writable() {
+            return;
+        }
+        X.set(8);
+        // SAFETY: it is this thread's own pointer.
+        unsafe { set_thread_pointer(thread_pointer()) };
+        assert_eq!(X.get(), 8);
+    }
+
+    #[test]
+    fn control_words_saved_are_the_ones_loaded() {
+        let before = FpControl::current();
+        let other = FpControl::rounding_up();
+        other.load();
+        let third = std::hint::black_box(1.0_f64) / std::hint::black_box(3.0);
+        let seen = FpControl::current();
+        before.load();
+        let nearest = std::hint::black_box(1.0_f64) / std::hint::black_box(3.0);
+        assert!(third > nearest, "one third rounds up in one mode and down in the other");
+        assert!(seen.same_modes(&other) && FpControl::current().same_modes(&before));
+    }
+}

@@ -1,0 +1,111 @@
+//! The values of `pthread_setspecific`, whose destructors an ending thread runs.
+//!
+//! `std` itself depends on them (its handle of the current thread is released by one), and so do C
+//! and C++ libraries. glibc runs them in `__nptl_deallocate_tsd`, which is private, so this module
+//! does the same from the tables that glibc describes to debuggers. A thread's table has two levels:
+//! `specific` in `struct pthread` points to blocks of values, the first of which lies in the structure
+//! itself. A key's sequence number is odd while it is in use and tells a value of a deleted key.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::glibc::Glibc;
+use crate::arch;
+
+/// A destructor may set values again; POSIX lets an implementation stop after this many rounds
+/// (PTHREAD_DESTRUCTOR_ITERATIONS), and glibc does.
+const ROUNDS: usize = 4;
+
+/// Runs the destructors of the calling thread's values.
+pub(super) fn run_destructors(glibc: &Glibc) {
+    let own =
+        NonNull::new(arch::thread_pointer() as *mut u8).expect("a thread has a thread pointer");
+    let pthread = glibc.pthread_of(own);
+    for _ in 0..ROUNDS {
+        // SAFETY: it is the calling thread's own structure.
+        if !unsafe { run_round(glibc, pthread) } {
+            return;
+        }
+    }
+}
+
+/// One round; whether there was a destructor to run.
+///
+/// # Safety
+///
+/// `pthread` is the calling thread's.
+unsafe fn run_round(glibc: &Glibc, pthread: NonNull<u8>) -> bool {
+    let keys = &glibc.keys;
+    let mut ran = false;
+    for first in 0..keys.specific_length {
+        // SAFETY: the index is within the array, and only this thread changes it.
+        let block = unsafe { keys.specific.element::<Option<NonNull<u8>>>(pthread, first).read() };
+        let Some(block) = block else { continue };
+        for second in 0..keys.second_level_length {
+            // SAFETY: the index is within the block. The value is cleared before its destructor
+            // runs, as POSIX asks, and the destructor is the one that was given with the key.
+            unsafe {
+                let entry = keys.second_level.element::<u8>(block, second);
+                let value = keys.data_value.of::<*mut c_void>(entry);
+                let data = value.read();
+                if data.is_null() {
+                    continue;
+                }
+                value.write(std::ptr::null_mut());
+                let seq = keys.data_seq.of::<usize>(entry).read();
+                if let Some(destructor) =
+                    destructor_of(glibc, first * keys.second_level_length + second, seq)
+                {
+                    destructor(data);
+                    ran = true;
+                }
+            }
+        }
+    }
+    ran
+}
+
+/// The destructor of key `index` if it still is the key that had sequence number `seq`.
+fn destructor_of(
+    glibc: &Glibc,
+    index: usize,
+    seq: usize,
+) -> Option<unsafe extern "C" fn(*mut c_void)> {
+    let keys = &glibc.keys;
+    if index >= keys.table_length {
+        return None;
+    }
+    // SAFETY: the index is within the table. Other threads may create and delete keys meanwhile, so
+    // the sequence number is read atomically, as glibc does; a key that is deleted while a thread
+    // still runs its destructor is the program's fault (pthread_key_delete(3)).
+    unsafe {
+        let key = keys.table.add(index * keys.sizeof_key);
+        let now = AtomicUsize::from_ptr(keys.key_seq.of::<usize>(key).as_ptr());
+        if now.load(Ordering::Acquire) != seq {
+            return None;
+        }
+        let destructor = AtomicUsize::from_ptr(keys.key_destructor.of::<usize>(key).as_ptr());
+        let destructor = destructor.load(Ordering::Relaxed);
+        std::mem::transmute::<usize, Option<unsafe extern "C" fn(*mut c_void)>>(destructor)
+    }
+}
+
+/// Frees the blocks of values that libc allocated for a thread with many keys.
+///
+/// # Safety
+///
+/// Nobody uses the thread block, whose destructors have run.
+pub(super) unsafe fn free_second_level(glibc: &Glibc, thread_pointer: NonNull<u8>) {
+    let pthread = glibc.pthread_of(thread_pointer);
+    // The first block is part of the structure.
+    for first in 1..glibc.keys.specific_length {
+        // SAFETY: libc allocates these with calloc (nptl/pthread_setspecific.c), and the pointer is
+        // cleared, so that it is freed once.
+        unsafe {
+            let slot = glibc.keys.specific.element::<*mut c_void>(pthread, first);
+            libc::free(slot.read());
+            slot.write(std::ptr::null_mut());
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Green threads that are real threads.
+
+mod arch;
+mod atomic;
+mod context;
+pub mod net;
+mod reactor;
+mod runtime;
+mod sched;
+mod stats;
+mod thread;
+mod time;
+mod worker;
+
+pub use std::thread::available_parallelism;
+
+pub use runtime::{Runtime, RuntimeBuilder, stats};
+pub use stats::Stats;
+pub use thread::{
+    Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,
+    park_timeout, scope, spawn, yield_now,
+};
+pub use time::sleep;

@@ -1,0 +1,61 @@
+//! What can be asked of the kernel, and the record of one such op in flight.
+
+use std::cell::Cell;
+use std::os::fd::RawFd;
+
+use super::timer;
+
+/// One operation, in the terms of the system call of the same name. Who submits it vouches for the
+/// pointers until its completion.
+///
+/// Results are the system call's; with `MSG_WAITALL`, sends go on until all is sent, which `send(2)`
+/// does not know. All exist in io_uring since Linux 5.6 at the latest. Cancelled, they end with
+/// `ECANCELED`, or with what was transferred before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    /// `accept4`: the new descriptor.
+    Accept { fd: RawFd, address: *mut libc::sockaddr, length: *mut libc::socklen_t, flags: i32 },
+    /// `connect`: 0.
+    Connect { fd: RawFd, address: *const libc::sockaddr, length: libc::socklen_t },
+    /// `recv`: bytes received, 0 at the end of the stream.
+    Recv { fd: RawFd, buffer: *mut u8, length: u32, flags: i32 },
+    /// `send`: bytes sent.
+    Send { fd: RawFd, buffer: *const u8, length: u32, flags: i32 },
+    /// `recvmsg`: bytes received.
+    RecvMsg { fd: RawFd, message: *mut libc::msghdr, flags: i32 },
+    /// `sendmsg`: bytes sent.
+    SendMsg { fd: RawFd, message: *const libc::msghdr, flags: i32 },
+}
+
+/// An op in flight. Lives on the stack of the thread that waits for it; accessed by that thread
+/// before it leaves its worker and after it is resumed, in between by that worker alone.
+#[derive(Debug)]
+pub(crate) struct Op<W> {
+    /// Who waits.
+    pub(crate) waiter: W,
+    /// The kernel's result: not negative, or a negated errno.
+    pub(crate) result: Cell<i32>,
+    /// The op's time-out, while it is armed.
+    pub(crate) timer: Cell<Option<timer::Key>>,
+    /// The time-out expired and the op was cancelled, with or without success.
+    pub(crate) timed_out: Cell<bool>,
+}
+
+impl<W> Op<W> {
+    pub(crate) fn new(waiter: W) -> Op<W> {
+        Op { waiter, result: Cell::new(0), timer: Cell::new(None), timed_out: Cell::new(false) }
+    }
+
+    /// The outcome, once the op was reported: what was transferred counts even if the time-out
+    /// expired meanwhile.
+    pub(crate) fn outcome(&self) -> std::io::Result<u32> {
+        match self.result.get() {
+            // EINTR: it was cancelled while a kernel thread waited on its behalf.
+            e if self.timed_out.get() && (e == -libc::ECANCELED || e == -libc::EINTR) => {
+                Err(std::io::ErrorKind::TimedOut.into())
+            }
+            e if e < 0 => Err(std::io::Error::from_raw_os_error(-e)),
+            n => Ok(n as u32),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The driver on io_uring.
+//!
+//! Each worker owns one ring, created on its own OS thread. Set-up flags, the best set that the kernel
+//! accepts:
+//!
+//! | flags | since | what it saves |
+//! |---|---|---|
+//! | `SINGLE_ISSUER`, `DEFER_TASKRUN`, `TASKRUN_FLAG` | 6.1 | completions are processed inside our own enter, never by interrupting the worker, and a word in shared memory tells when there are any |
+//! | `COOP_TASKRUN`, `TASKRUN_FLAG` | 5.19 | no interrupts |
+//! | none | 5.11 | – |
+//!
+//! Linux 5.11 is the minimum: the bound on a wait is an argument of enter (`EXT_ARG`).
+//!
+//! Entries are queued while green threads run and handed over by one enter per scheduling round. A full
+//! submission queue is handed over at once; if the kernel does not take it because too many completions
+//! are outstanding (`EBUSY`), the thread that submits waits for the next round. The completion queue
+//! cannot lose entries (`NODROP`, 5.5): what does not fit, the kernel keeps, and flags.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr::NonNull;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, Submitter, opcode};
+
+use super::op::{Op, Request};
+use super::{Counts, Driver, Full, Wait};
+
+/// Completion entries per submission entry: one op per connection is in flight, most of them idle, and
+/// a burst of completions is cheaper in the ring than in the kernel's overflow list.
+const COMPLETIONS_PER_SUBMISSION: u32 = 8;
+
+/// User data of what is no op; ops are known by their addresses, which are not this low.
+const IGNORED: u64 = 0;
+const WOKEN: u64 = 1;
+
+/// One ring.
+pub(crate) struct Uring<W> {
+    /// Refers to `ring`; declared before it, dropped before it.
+    submitter: Submitter<'static>,
+    ring: Box<IoUring>,
+    /// The descriptor that wakes a worker out of [`Driver::poll`], and where its count is read to.
+    waker: RawFd,
+    count: Box<u64>,
+    listening: bool,
+    /// Ops to be cancelled for which the queue had no room yet.
+    cancels: Vec<NonNull<Op<W>>>,
+    counts: Counts,
+    waiters: PhantomData<W>,
+}
+
+impl<W> Uring<W> {
+    /// Creates a ring of `entries` submission entries for the calling OS thread, which alone may use
+    /// it. Writing to `waker`, an eventfd that must stay open as long as the ring, ends a wait.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no io_uring, forbids it, is too old, or has no memory for it; the message says
+    /// which.
+    pub(crate) fn new(entries: u32, waker: BorrowedFd<'_>) -> io::Result<Uring<W>> {
+        let ring = Box::new(build(entries).map_err(explain)?);
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "uthread needs the io_uring of Linux 5.11 or later",
+            ));
+        }
+        // SAFETY: the box keeps the ring in place, and it is dropped after the submitter.
+        let mut submitter: Submitter<'static> = unsafe { std::mem::transmute(ring.submitter()) };
+        // Saves a descriptor look-up per enter (5.18); older kernels do without.
+        let _ = submitter.register_ring_fd();
+        Ok(Uring {
+            submitter,
+            ring,
+            waker: waker.as_raw_fd(),
+            count: Box::new(0),
+            listening: false,
+            cancels: Vec::new(),
+            counts: Counts::default(),
+            waiters: PhantomData,
+        })
+    }
+
+    /// Queues an entry, handing over the queue if it is full.
+    ///
+    /// # Safety
+    ///
+    /// What the entry points to is valid until its completion.
+    unsafe fn push(&mut self, entry: &Entry) -> Result<(), Full> {
+        // SAFETY: as promised to this function.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.enter(Wait::No);
+            if self.ring.submission().is_full() {
+                return Err(Full);
+            }
+        }
+        self.counts.submissions += 1;
+        Ok(())
+    }
+
+    /// One `io_uring_enter`. Its errors mean "later": a signal (`EINTR`), the end of the wait
+    /// (`ETIME`), completions to be reaped first (`EBUSY`), no memory just now (`EAGAIN`).
+    fn enter(&mut self, wait: Wait) {
+        self.counts.enters += 1;
+        let result = match wait {
+            Wait::No => self.submitter.submit_and_wait(0),
+            Wait::Forever => self.submitter.submit_and_wait(1),
+            Wait::For(time) => {
+                let time = Timespec::from(time);
+                self.submitter.submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        if let Err(e) = result {
+            let known = [libc::EINTR, libc::ETIME, libc::EBUSY, libc::EAGAIN];
+            assert!(
+                e.raw_os_error().is_some_and(|code| known.contains(&code)),
+                "io_uring_enter: {e}"
+            );
+        }
+    }
+
+    /// Keeps a read of the waker in flight.
+    fn listen(&mut self) {
+        if !self.listening {
+            let read = opcode::Read::new(Fd(self.waker), (&raw mut *self.count).cast(), 8)
+                .build()
+                .user_data(WOKEN);
+            // SAFETY: the box and the descriptor live as long as the ring.
+            self.listening = unsafe { self.push(&read) }.is_ok();
+        }
+    }
+
+    /// Queues the cancellations for which there is room; the others stay for the next round.
+    ///
+    /// An op that completes meanwhile is taken off the list, and a new one at its address is queued
+    /// behind the entry that was meant for the old one: entries are carried out in order.
+    fn hand_over_cancels(&mut self) {
+        while let Some(op) = self.cancels.pop() {
+            let entry = opcode::AsyncCancel::new(op.as_ptr() as u64).build().user_data(IGNORED);
+            // SAFETY: the entry holds no pointers to memory.
+            if unsafe { self.push(&entry) }.is_err() {
+                return self.cancels.push(op);
+            }
+        }
+    }
+
+    /// Whether an enter that does not wait would do anything.
+    fn has_work(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Reports the completions that are in the queue; whether there were any.
+    fn reap(&mut self, completed: &mut impl FnMut(NonNull<Op<W>>)) -> bool {
+        let mut any = false;
+        for entry in self.ring.completion() {
+            any = true;
+            match entry.user_data() {
+                IGNORED => {}
+                WOKEN => self.listening = false,
+                address => {
+                    self.counts.completions += 1;
+                    let op =
+                        NonNull::new(address as *mut Op<W>).expect("an op's address is not null");
+                    // SAFETY: the op was submitted with this address and stays in place until it
+                    // is reported, which is now.
+                    unsafe { op.as_ref().result.set(entry.result()) };
+                    if !self.cancels.is_empty() {
+                        self.cancels.retain(|c| *c != op);
+                    }
+                    completed(op);
+                }
+            }
+        }
+        any
+    }
+}
+
+impl<W> Driver<W> for Uring<W> {
+    unsafe fn submit(&mut self, op: NonNull<Op<W>>, request: &Request) -> Result<(), Full> {
+        let entry = entry(request).user_data(op.as_ptr() as u64);
+        // SAFETY: the caller vouches for the pointers.
+        unsafe { self.push(&entry) }
+    }
+
+    unsafe fn cancel(&mut self, op: NonNull<Op<W>>) {
+        self.cancels.push(op);
+    }
+
+    fn poll(&mut self, wait: Wait, mut completed: impl FnMut(NonNull<Op<W>>)) {
+        self.hand_over_cancels();
+        if wait == Wait::No {
+            if self.has_work() {
+                self.enter(wait);
+            }
+            self.reap(&mut completed);
+            return;
+        }
+        self.listen();
+        if self.reap(&mut completed) {
+            // There is something to do already: hand over, but do not wait.
+            return self.enter(Wait::No);
+        }
+        self.enter(wait);
+        self.reap(&mut completed);
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// The submission entry of a request.
+fn entry(request: &Request) -> Entry {
+    match *request {
+        Request::Accept { fd, address, length, flags } => {
+            opcode::Accept::new(Fd(fd), address, length).flags(flags).build()
+        }
+        Request::Connect { fd, address, length } => {
+            opcode::Connect::new(Fd(fd), address, length).build()
+        }
+        Request::Recv { fd, buffer, length, flags } => {
+            opcode::Recv::new(Fd(fd), buffer, length).flags(flags).build()
+        }
+        Request::Send { fd, buffer, length, flags } => {
+            opcode::Send::new(Fd(fd), buffer, length).flags(flags).build()
+        }
+        Request::RecvMsg { fd, message, flags } => {
+            opcode::RecvMsg::new(Fd(fd), message).flags(flags as u32).build()
+        }
+        Request::SendMsg { fd, message, flags } => {
+            opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build()
+        }
+    }
+}
+
+/// A ring with the best flags that the kernel knows.
+fn build(entries: u32) -> io::Result<IoUring> {
+    let mut last = io::Error::from(io::ErrorKind::Unsupported);
+    for level in 0..3 {
+        let mut builder = IoUring::builder();
+        builder
+            .dontfork()
+            .setup_clamp()
+            .setup_cqsize(entries.saturating_mul(COMPLETIONS_PER_SUBMISSION));
+        match level {
+            0 => builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
+            1 => builder.setup_coop_taskrun().setup_taskrun_flag(),
+            _ => &mut builder,
+        };
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            // An unknown flag; the other errors stay with fewer flags.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => last = e,
+            Err(e) => return Err(e),
+        }
+    }
+    Err(last)
+}
+
+/// Says what to do about a ring that cannot be had.
+fn explain(error: io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOSYS) => "this kernel has no io_uring; uthread needs Linux 5.11 or later".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => "io_uring is forbidden here: see the sysctl kernel.io_uring_disabled and, \
+             in a container, its seccomp profile"
+            .to_owned(),
+        Some(libc::ENOMEM) => {
+            "no memory for an io_uring: raise the limit on locked memory (RLIMIT_MEMLOCK) or use fewer workers".to_owned()
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "no descriptor left for an io_uring: raise RLIMIT_NOFILE".to_owned(),
+        _ => format!("cannot create an io_uring: {error}"),
+    };
+    io::Error::new(error.kind(), why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::eventfd::EventFd;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    fn recv(socket: &UnixStream, buffer: &mut [u8]) -> Request {
+        Request::Recv {
+            fd: socket.as_raw_fd(),
+            buffer: buffer.as_mut_ptr(),
+            length: buffer.len() as u32,
+            flags: 0,
+        }
+    }
+
+    #[test]
+    fn an_op_completes_with_the_systems_result() {
+        let waker = EventFd::new().unwrap();
+        let mut ring = Uring::new(4, waker.as_fd()).unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut buffer = [0; 8];
+        let op = Op::new(());
+        // SAFETY: op and buffer outlive the loop, which ends with the completion.
+        unsafe { ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)) }.unwrap();
+        ring.poll(Wait::No, |_| panic!("nothing was sent"));
+        there.write_all(b"hello").unwrap();
+        let mut done = false;
+        while !done {
+            ring.poll(Wait::Forever, |_| done = true);
+        }
+        assert_eq!(op.outcome().unwrap(), 5);
+        assert_eq!(&buffer[..5], b"hello");
+    }
+
+    #[test]
+    fn a_cancelled_op_completes_and_says_so() {
+        let waker = EventFd::new().unwrap();
+        let mut ring = Uring::new(4, waker.as_fd()).unwrap();
+        let (here, _there) = UnixStream::pair().unwrap();
+        let mut buffer = [0; 8];
+        let op = Op::new(());
+        // SAFETY: op and buffer outlive the loop, which ends with the completion.
+        unsafe {
+            ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)).unwrap();
+            ring.poll(Wait::No, |_| panic!("nothing was sent"));
+            op.timed_out.set(true);
+            ring.cancel(NonNull::from(&op));
+        }
+        let mut done = false;
+        while !done {
+            ring.poll(Wait::Forever, |_| done = true);
+        }
+        assert_eq!(op.outcome().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn more_ops_than_the_ring_has_entries_all_complete() {
+        let waker = EventFd::new().unwrap();
+        let mut ring = Uring::new(2, waker.as_fd()).unwrap();
+        let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
+        let mut buffers = [[0_u8; 1]; 100];
+        let ops: Vec<Op<usize>> = (0..100).map(Op::new).collect();
+        for (i, op) in ops.iter().enumerate() {
+            // SAFETY: all outlive the loop below, which ends with the last completion.
+            unsafe { ring.submit(NonNull::from(op), &recv(&pairs[i].0, &mut buffers[i])) }.unwrap();
+        }
+        for (_, there) in &pairs {
+            (&*there).write_all(b"x").unwrap();
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 100 {
+            // SAFETY: the op is one of the vector's.
+            ring.poll(Wait::Forever, |op| seen.push(unsafe { op.as_ref() }.waiter));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+        assert!(ops.iter().all(|op| op.outcome().unwrap() == 1));
+    }
+
+    #[test]
+    fn waiting_ends_by_the_waker_and_by_the_time_given() {
+        let waker = EventFd::new().unwrap();
+        let mut ring = Uring::<()>::new(4, waker.as_fd()).unwrap();
+        ring.poll(Wait::For(Duration::from_micros(1)), |_| panic!("there are no ops"));
+        waker.write(1).unwrap();
+        ring.poll(Wait::Forever, |_| panic!("there are no ops"));
+        waker.write(1).unwrap();
+        ring.poll(Wait::Forever, |_| panic!("there are no ops"));
+    }
+}

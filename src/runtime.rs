@@ -1,0 +1,247 @@
+//! The public face of runtimes: the one that starts by itself, and others for those who want several.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::context::{stack, tls};
+use crate::stats::Stats;
+use crate::thread::{self, JoinHandle};
+use crate::worker::{self, Config};
+
+/// Configures a [`Runtime`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = uthread::Runtime::builder().workers(2).stack_size(256 << 10).build()?;
+/// assert_eq!(runtime.run(|| uthread::spawn(|| 6 * 7).join().unwrap()), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing before `build` or `build_global`"]
+pub struct RuntimeBuilder {
+    workers: Option<usize>,
+    stack_size: Option<usize>,
+    ring_entries: u32,
+    thread_blocks: bool,
+    name: String,
+}
+
+impl RuntimeBuilder {
+    /// Number of workers, the OS threads that run green threads. At least 1; by default the environment
+    /// variable `UTHREAD_WORKERS` or else [`available_parallelism`](crate::available_parallelism).
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// Bytes of address space for the stack of a green thread that does not ask for another size. By
+    /// default the environment variable `UTHREAD_STACK_SIZE` or else 512 KiB.
+    ///
+    /// Sizes are rounded up to a power of two of at least 32 KiB and at most 64 GiB. They include a guard
+    /// page and some 3 KiB for the thread block. Only the pages that a thread touches cost memory.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Submission entries of each worker's ring, by default 256: how many ops may be begun before
+    /// they are handed to the kernel. More may be in flight.
+    pub fn ring_entries(mut self, entries: u32) -> Self {
+        self.ring_entries = entries.clamp(2, 32768);
+        self
+    }
+
+    /// Whether green threads have thread-local storage of their own, which is the default wherever it
+    /// can be had; [`Runtime::thread_blocks`] tells.
+    ///
+    /// Without it they share the thread-locals of their worker, `errno` and the panic count included, and
+    /// never move to another worker once they have started. What holds a thread-local borrowed across a
+    /// wait, or panics in a destructor that waits, then disturbs its neighbours.
+    pub fn thread_blocks(mut self, own: bool) -> Self {
+        self.thread_blocks = own;
+        self
+    }
+
+    /// What the workers' OS threads are called, followed by a number; `uthread` by default. The kernel
+    /// shows 15 bytes.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    fn config(&self) -> Config {
+        let workers = self.workers.or_else(|| from_environment("UTHREAD_WORKERS"));
+        let stack_size = self.stack_size.or_else(|| from_environment("UTHREAD_STACK_SIZE"));
+        Config {
+            workers: workers
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+                .max(1),
+            stack_size: stack::rounded_size(stack_size.unwrap_or(stack::DEFAULT_SIZE)),
+            ring_entries: self.ring_entries,
+            thread_blocks: self.thread_blocks,
+            name: self.name.clone(),
+        }
+    }
+
+    /// Starts a runtime.
+    ///
+    /// # Errors
+    ///
+    /// An OS thread, a descriptor or an io_uring cannot be had; the message says why and what to do.
+    pub fn build(self) -> io::Result<Runtime> {
+        Ok(Runtime { inner: worker::Runtime::start(self.config())? })
+    }
+
+    /// Starts the runtime that threads outside of any runtime spawn into, instead of letting the first
+    /// spawn start it with the defaults. It lasts until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build), and [`io::ErrorKind::AlreadyExists`] if it runs already.
+    pub fn build_global(self) -> io::Result<()> {
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if GLOBAL.get().is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the global runtime runs already",
+            ));
+        }
+        let runtime = self.build()?;
+        assert!(GLOBAL.set(runtime).is_ok(), "the lock is held");
+        Ok(())
+    }
+}
+
+/// A number from the environment; what is none is not there.
+fn from_environment(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+static GLOBAL: OnceLock<Runtime> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// The runtime of threads that are in none, started if need be.
+pub(crate) fn global() -> io::Result<&'static worker::Runtime> {
+    if let Some(running) = GLOBAL.get() {
+        return Ok(&running.inner);
+    }
+    match Runtime::builder().build_global() {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(&GLOBAL.get().expect("it was just started").inner),
+    }
+}
+
+/// A set of workers with the green threads that run on them.
+///
+/// Programs need none of their own: [`spawn`](crate::spawn) starts one at its first use. Several in one
+/// process are for tests, and for work that must not share workers. A green thread's spawns go into its
+/// own runtime.
+///
+/// Dropping a runtime waits until all its green threads have ended; there is no way to end a thread
+/// from outside that is sound. (Dropped by one of its own green threads, it ends without being waited
+/// for.) `std::mem::forget` leaves it running for good.
+#[derive(Debug)]
+pub struct Runtime {
+    inner: Arc<worker::Runtime>,
+}
+
+impl std::fmt::Debug for worker::Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let workers = self.workers().len();
+        f.debug_struct("Runtime")
+            .field("workers", &workers)
+            .field("live", &self.live())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// A builder with the defaults.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder {
+            workers: None,
+            stack_size: None,
+            ring_entries: 256,
+            thread_blocks: true,
+            name: "uthread".to_owned(),
+        }
+    }
+
+    /// Spawns a green thread in this runtime; otherwise as [`spawn`](crate::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Panics if the thread cannot be created; [`Builder::spawn_in`](crate::Builder::spawn_in) returns
+    /// the error.
+    pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        thread::Builder::new().spawn_in(self, f).expect("failed to spawn thread")
+    }
+
+    /// Runs `f` as a green thread of this runtime and returns its result when it ends.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the thread cannot be created, and goes on with the panic if `f` panics.
+    ///
+    /// # Blocking
+    ///
+    /// Blocks the calling OS thread, or parks the calling green thread.
+    pub fn run<F, T>(&self, f: F) -> T
+    where
+        F: FnOnce() -> T + Send,
+        T: Send,
+    {
+        // SAFETY: the thread has ended, and dropped what it borrowed, when `join` returns; nothing in
+        // between unwinds.
+        let joined = match unsafe { thread::Builder::new().spawn_unchecked_in(&self.inner, f) } {
+            Ok(handle) => handle.join(),
+            Err(e) => panic!("failed to spawn thread: {e}"),
+        };
+        joined.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+    }
+
+    /// Counters of this runtime, and the process's stacks.
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.inner)
+    }
+
+    /// Whether the green threads of this runtime own their thread-locals.
+    ///
+    /// # Errors
+    ///
+    /// They do not, because the builder said so, or for the reason given.
+    pub fn thread_blocks(&self) -> io::Result<()> {
+        if self.inner.owns_thread_blocks() {
+            return Ok(());
+        }
+        let reason =
+            tls::available().err().unwrap_or("switched off by RuntimeBuilder::thread_blocks");
+        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<worker::Runtime> {
+        &self.inner
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+/// Counters of the calling green thread's runtime; on other threads, of the one that
+/// [`spawn`](crate::spawn) uses there. All zero if that was never started.
+pub fn stats() -> Stats {
+    match worker::current() {
+        Some(thread) => Stats::of(thread.get().runtime()),
+        None => GLOBAL.get().map_or_else(Stats::default, Runtime::stats),
+    }
+}

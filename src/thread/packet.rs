@@ -1,0 +1,129 @@
+//! How a thread's result gets to who joins it.
+//!
+//! A packet is shared by the thread and its handle. Its state says whose the result is:
+//!
+//! | state | meaning | next |
+//! |---|---|---|
+//! | `RUNNING` | the result is the thread's to write | `DONE` by the thread, `DETACHED` by the handle's end |
+//! | `DETACHED` | nobody will ask: the thread drops its result | `DONE` |
+//! | `DONE` | the result is the handle's, or gone | – |
+//!
+//! As in `std`, whoever joins sees the thread's end complete: thread-local destructors run before the
+//! result is published. That leaves one subtlety: a handle may go between the thread's check for
+//! `DETACHED` and its publication; then the thread drops the result after its destructors, and runs the
+//! destructors of what that drop may have made.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::Result;
+use super::scope::ScopeData;
+use crate::worker::parker::Parker;
+use crate::worker::{self, finish_thread_locals};
+
+const RUNNING: u8 = 0;
+const DETACHED: u8 = 1;
+const DONE: u8 = 2;
+
+/// See the module's documentation.
+pub(super) struct Packet<T> {
+    state: AtomicU8,
+    /// Where the handle waits.
+    done: Parker,
+    result: UnsafeCell<Option<Result<T>>>,
+    scope: Option<Arc<ScopeData>>,
+}
+
+// SAFETY: the state says who may access the result, and its changes synchronise. What is shared is a
+// `T` that moves from one thread to another.
+unsafe impl<T: Send> Sync for Packet<T> {}
+
+impl<T> Packet<T> {
+    pub(super) fn new(scope: Option<Arc<ScopeData>>) -> Packet<T> {
+        Packet {
+            state: AtomicU8::new(RUNNING),
+            done: Parker::new(),
+            result: UnsafeCell::new(None),
+            scope,
+        }
+    }
+
+    /// The thread is about to be created.
+    pub(super) fn announce(&self) {
+        if let Some(scope) = &self.scope {
+            scope.enter();
+        }
+    }
+
+    /// The thread could not be created.
+    pub(super) fn retract(&self) {
+        if let Some(scope) = &self.scope {
+            scope.leave(false);
+        }
+    }
+
+    /// Called by the thread at its end.
+    pub(super) fn finish(&self, result: Result<T>) {
+        let panicked = result.is_err();
+        // SAFETY: in RUNNING and DETACHED the result is this thread's.
+        unsafe { *self.result.get() = Some(result) };
+        if self.state.load(Ordering::Acquire) == DETACHED {
+            self.drop_result();
+        }
+        finish_thread_locals();
+        let detached = self.state.swap(DONE, Ordering::AcqRel) == DETACHED;
+        if detached {
+            // Nobody else looks at the result: the handle is gone.
+            self.drop_result();
+            finish_thread_locals();
+        }
+        worker::notify(&self.done);
+        if let Some(scope) = &self.scope {
+            scope.leave(detached && panicked);
+        }
+    }
+
+    /// Drops the result, if there is one, for good or for worse.
+    ///
+    /// The caller has exclusive access by the state.
+    fn drop_result(&self) {
+        // SAFETY: as the caller says.
+        let result = unsafe { (*self.result.get()).take() };
+        // As `std` has it: there is nobody left to whom a second panic could be told.
+        if catch_unwind(AssertUnwindSafe(|| drop(result))).is_err() {
+            eprintln!("fatal runtime error: thread result panicked on drop, aborting");
+            std::process::abort();
+        }
+    }
+
+    /// Called by the handle: waits for the end and takes the result.
+    pub(super) fn wait(&self) -> Result<T> {
+        while !self.is_finished() {
+            worker::wait(&self.done, None);
+        }
+        // SAFETY: in DONE the result is the handle's, which calls this once.
+        unsafe { (*self.result.get()).take() }.expect("a joined thread leaves a result")
+    }
+
+    /// Called at the handle's end.
+    pub(super) fn detach(&self) {
+        let detached =
+            self.state.compare_exchange(RUNNING, DETACHED, Ordering::AcqRel, Ordering::Acquire);
+        if detached.is_ok() {
+            return;
+        }
+        // SAFETY: in DONE the result is the handle's.
+        let unjoined_panic = unsafe { (*self.result.get()).as_ref() }.is_some_and(Result::is_err);
+        if let Some(scope) = &self.scope
+            && unjoined_panic
+        {
+            scope.note_panic();
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DONE
+    }
+}

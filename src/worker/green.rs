@@ -1,0 +1,320 @@
+//! The control block of a green thread, and how code finds out on which thread it runs.
+//!
+//! Every thread that the crate meets, green or not, has an [`Identity`]: it outlives the thread and
+//! is what handles refer to. A green thread also has a control block, [`Green`], in the top page of its
+//! stack, which lives from spawn to end and holds what the switch needs.
+
+use std::cell::{Cell, UnsafeCell};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::parker::Parker;
+use super::{Runtime, Worker};
+use crate::context::coroutine::{Coroutine, Left};
+use crate::context::overflow::Occupant;
+use crate::context::pool::Slot;
+use crate::context::stack::Stack;
+use crate::context::tls;
+
+/// Who a thread is; shared by its handles.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: u64,
+    pub(crate) name: Option<Box<str>>,
+    /// For `park` and `unpark` of the public interface.
+    pub(crate) parker: Parker,
+    /// The thread itself, where it is no green one.
+    pub(crate) os: Option<std::thread::Thread>,
+}
+
+impl Identity {
+    /// A new thread's.
+    pub(crate) fn new(name: Option<Box<str>>, os: Option<std::thread::Thread>) -> Arc<Identity> {
+        // Ids are handed out in batches, so that spawning workers do not share a cache line.
+        const BATCH: u64 = 1024;
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        thread_local!(static OWN: Cell<(u64, u64)> = const { Cell::new((0, 0)) });
+        let (mut next, mut end) = OWN.get();
+        if next == end {
+            next = NEXT.fetch_add(if os.is_some() { 1 } else { BATCH }, Ordering::Relaxed);
+            end = next + if os.is_some() { 1 } else { BATCH };
+        }
+        OWN.set((next + 1, end));
+        Arc::new(Identity { id: next, name, parker: Parker::new(), os })
+    }
+}
+
+/// Why a green thread leaves its worker; one machine word, so that it passes in a register.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leave(usize);
+
+/// The decoded form of [`Leave`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Why {
+    /// To let others run; it stays runnable.
+    Yield,
+    /// Until an op or a timer of this worker, which alone wakes it.
+    Wait,
+    /// Until the parker's notification.
+    Park(NonNull<Parker>),
+}
+
+impl Leave {
+    pub(crate) const YIELD: Leave = Leave(0);
+    pub(crate) const WAIT: Leave = Leave(1);
+
+    pub(crate) fn park(parker: &Parker) -> Leave {
+        Leave(std::ptr::from_ref(parker) as usize)
+    }
+
+    #[inline]
+    pub(crate) fn why(self) -> Why {
+        match NonNull::new(self.0 as *mut Parker) {
+            None => Why::Yield,
+            Some(_) if self.0 == Self::WAIT.0 => Why::Wait,
+            Some(parker) => Why::Park(parker),
+        }
+    }
+}
+
+/// The control block.
+pub(crate) struct Green {
+    // The running thread, or the worker that owns the thread while it does not run:
+    coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
+    worker: Cell<*const Worker>,
+    started: Cell<bool>,
+    // Fixed at creation:
+    /// 0 where green threads share their worker's thread block.
+    thread_pointer: usize,
+    runtime: *const Runtime,
+    stack: Stack,
+    identity: ManuallyDrop<Arc<Identity>>,
+}
+
+/// A green thread that has not ended, named by its control block.
+///
+/// Copies are made and passed around freely; the protocols of `worker` and [`Parker`] see to it that
+/// none is used after the thread's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GreenRef(NonNull<Green>);
+
+// SAFETY: the control block is reached from several OS threads, one after the other: whoever has taken
+// the thread out of a queue or a park word owns it, and these hand it over with acquire and release.
+unsafe impl Send for GreenRef {}
+
+thread_local! {
+    /// The green thread whose thread block this is. Where green threads share their worker's block,
+    /// the worker sets it at every switch.
+    static CURRENT: Cell<Option<GreenRef>> = const { Cell::new(None) };
+}
+
+/// The calling green thread, if the caller is one.
+#[inline]
+pub(crate) fn current() -> Option<GreenRef> {
+    CURRENT.get()
+}
+
+/// For the overflow handler.
+pub(crate) fn find_occupant(found: &mut dyn FnMut(Occupant<'_>)) {
+    if let Some(green) = current() {
+        found(Occupant { stack: green.get().stack, name: green.get().identity.name.as_deref() });
+    }
+}
+
+impl GreenRef {
+    /// Bytes set aside for the control block at the top of a stack.
+    const RESERVED: usize = size_of::<Green>().next_multiple_of(64);
+
+    /// Creates a green thread on `slot` that will run `main`.
+    ///
+    /// # Safety
+    ///
+    /// What `main` borrows is valid until it has returned; it does not unwind. The runtime exists
+    /// until the thread has been retired. Slot and runtime agree on thread blocks.
+    pub(crate) unsafe fn create(
+        slot: Slot,
+        runtime: &Runtime,
+        identity: Arc<Identity>,
+        main: impl FnOnce(),
+    ) -> GreenRef {
+        let stack = slot.stack;
+        let thread_pointer =
+            if runtime.owns_thread_blocks() { slot.thread_pointer() } else { None };
+        let top = slot.usable_top();
+        // SAFETY: a stack has room for the control block, and nobody uses it. Both the top of a stack
+        // and the size of a thread block are multiples of 64.
+        let this = unsafe { GreenRef(top.sub(Self::RESERVED).cast()) };
+        let green = Green {
+            coroutine: UnsafeCell::new(MaybeUninit::uninit()),
+            worker: Cell::new(std::ptr::null()),
+            started: Cell::new(false),
+            thread_pointer: thread_pointer.unwrap_or(0),
+            runtime,
+            stack,
+            identity: ManuallyDrop::new(identity),
+        };
+        // SAFETY: as above. The body's obligations are the caller's; the coroutine's frames begin
+        // below the control block.
+        unsafe {
+            this.0.write(green);
+            let coroutine = Coroutine::new(slot, this.0.cast(), move |yielder| {
+                Coroutine::enter(this.coroutine(), yielder);
+                this.run(main);
+            });
+            this.coroutine().write(coroutine);
+        }
+        this
+    }
+
+    /// The green thread's life.
+    fn run(mut self, main: impl FnOnce()) {
+        if self.has_block() {
+            CURRENT.set(Some(self));
+            tls::begin();
+        }
+        main();
+        // SAFETY: the thread is at its end; nobody asks for the identity any more.
+        drop(unsafe { ManuallyDrop::take(&mut self.0.as_mut().identity) });
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &Green {
+        // SAFETY: the thread has not ended.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn coroutine(self) -> NonNull<Coroutine<Leave>> {
+        // SAFETY: the field is within the control block; no reference to its contents is made.
+        unsafe { NonNull::new_unchecked((*self.0.as_ptr()).coroutine.get().cast()) }
+    }
+
+    /// Brings the control block into the cache, for a thread that runs soon.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint that reads nothing.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>());
+            _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>().add(64));
+        }
+    }
+
+    /// Whether it has a thread block of its own.
+    #[inline]
+    pub(crate) fn has_block(self) -> bool {
+        self.get().thread_pointer != 0
+    }
+
+    /// Whether it may run on any worker: always if it has its own thread block, else until it starts.
+    #[inline]
+    pub(crate) fn may_move(self) -> bool {
+        self.has_block() || !self.get().started.get()
+    }
+
+    /// Makes it the thread whose thread-locals are in force, on its worker's stack.
+    ///
+    /// # Safety
+    ///
+    /// The caller, a worker, owns the thread and uses no thread-local until the next switch or until it
+    /// has put its own back.
+    #[inline]
+    pub(crate) unsafe fn install(self) {
+        let green = self.get();
+        if green.thread_pointer != 0 {
+            // SAFETY: the block is complete, and nobody else runs on it, since the caller owns the
+            // thread.
+            unsafe { crate::arch::set_thread_pointer(green.thread_pointer) };
+        } else {
+            set_current(Some(self));
+        }
+    }
+
+    /// Runs the thread until it leaves.
+    ///
+    /// # Safety
+    ///
+    /// The calling worker owns the thread and has installed it.
+    #[inline]
+    pub(crate) unsafe fn resume(self, worker: &Worker) -> Left<Leave> {
+        let green = self.get();
+        green.started.set(true);
+        if !std::ptr::eq(green.worker.replace(worker), worker) {
+            worker.note_arrival();
+        }
+        // SAFETY: as the caller says.
+        unsafe { Coroutine::resume(self.coroutine()) }
+    }
+
+    /// Leaves the worker; returns when the thread is resumed.
+    ///
+    /// # Safety
+    ///
+    /// The thread is the calling one, and something will make it runnable again.
+    #[inline]
+    pub(crate) unsafe fn leave(self, why: Leave) {
+        // SAFETY: the body of the coroutine calls.
+        unsafe { Coroutine::suspend(self.coroutine(), why) };
+    }
+
+    /// Gets back the slot of a thread that has ended. No copy of the reference may be used any more.
+    ///
+    /// # Safety
+    ///
+    /// The thread has finished, and the caller is its last worker.
+    pub(crate) unsafe fn retire(self) -> Slot {
+        // SAFETY: nobody else refers to the control block now.
+        unsafe { self.coroutine().read() }.into_slot()
+    }
+
+    /// The value that stands for this thread in a park word.
+    pub(crate) fn to_waiter(self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
+    /// The thread that [`GreenRef::to_waiter`] gave the value of.
+    ///
+    /// # Safety
+    ///
+    /// The value came out of a park word, whose protocol makes the caller the thread's owner.
+    pub(crate) unsafe fn from_waiter(waiter: usize) -> GreenRef {
+        GreenRef(NonNull::new(waiter as *mut Green).expect("waiters are not null"))
+    }
+}
+
+impl Green {
+    /// The worker that runs it, or last did; none before its first turn.
+    ///
+    /// For the running thread itself the answer holds until it leaves the worker.
+    #[inline]
+    pub(crate) fn worker(&self) -> Option<&Worker> {
+        // SAFETY: workers live as long as their runtime, and that as long as its threads.
+        unsafe { self.worker.get().as_ref() }
+    }
+
+    /// The runtime it belongs to.
+    #[inline]
+    pub(crate) fn runtime(&self) -> &Runtime {
+        // SAFETY: the runtime exists until its threads are retired.
+        unsafe { &*self.runtime }
+    }
+
+    /// Bytes of its stack, guard included.
+    #[inline]
+    pub(crate) fn stack_size(&self) -> usize {
+        self.stack.size()
+    }
+
+    pub(crate) fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+}
+
+/// Sets which green thread the OS thread's own thread block is used by. Not inlined: the address of
+/// the thread-local must not outlive a change of the thread pointer.
+#[inline(never)]
+pub(crate) fn set_current(green: Option<GreenRef>) {
+    CURRENT.set(green);
+}

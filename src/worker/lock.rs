@@ -1,0 +1,90 @@
+//! A spin lock for a few instructions, as a kernel's run-queue lock.
+//!
+//! A worker's queue and timers are touched a few million times a second by their owner and now and
+//! then by another worker. An uncontended acquisition is one atomic exchange; a lock-free deque would
+//! need as many and could do less (take from the front, look at the length, move half). A mutex that
+//! sleeps in the kernel would do so through thread-local storage, which the scheduler must not touch
+//! between two green threads (see `worker`).
+//!
+//! What is done under the lock never blocks, never runs code of users, and allocates only where the
+//! thread-locals in force are the caller's own.
+
+use crate::atomic::{AtomicBool, Ordering, UnsafeCell, spin_loop};
+
+/// A value behind a spin lock.
+pub(crate) struct SpinLock<T> {
+    held: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the lock gives one thread at a time access to the value, which may be sent.
+unsafe impl<T: Send> Sync for SpinLock<T> {}
+// SAFETY: it owns the value.
+unsafe impl<T: Send> Send for SpinLock<T> {}
+
+impl<T> SpinLock<T> {
+    pub(crate) fn new(value: T) -> SpinLock<T> {
+        SpinLock { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    /// Calls `f` with the value, alone.
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        // Acquire pairs with the release below: what the last holder did is seen.
+        if self.held.swap(true, Ordering::Acquire) {
+            self.contend();
+        }
+        let _release = Release(&self.held);
+        // SAFETY: this thread set `held`, so it is alone until the release.
+        self.value.with_mut(|value| f(unsafe { &mut *value }))
+    }
+
+    #[cold]
+    fn contend(&self) {
+        // The holder needs nanoseconds, unless the kernel took its processor away.
+        const SPINS: u32 = if cfg!(loom) { 1 } else { 200 };
+        loop {
+            for _ in 0..SPINS {
+                spin_loop();
+                if !self.held.load(Ordering::Relaxed) && !self.held.swap(true, Ordering::Acquire) {
+                    return;
+                }
+            }
+            #[cfg(not(loom))]
+            // SAFETY: no preconditions. It never fails and so leaves errno alone.
+            unsafe {
+                libc::sched_yield()
+            };
+            #[cfg(loom)]
+            loom::thread::yield_now();
+        }
+    }
+}
+
+/// Unlocks, also when unwinding.
+struct Release<'a>(&'a AtomicBool);
+
+impl Drop for Release<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn holders_exclude_each_other_and_see_each_others_writes() {
+        loom::model(|| {
+            let lock = Arc::new(SpinLock::new(0));
+            let other = lock.clone();
+            let thread = loom::thread::spawn(move || other.with(|n| *n += 1));
+            lock.with(|n| *n += 1);
+            thread.join().unwrap();
+            assert_eq!(lock.with(|n| *n), 2);
+        });
+    }
+}

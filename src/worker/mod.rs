@@ -1,0 +1,49 @@
+//! Workers: the OS threads that run green threads.
+//!
+//! **Vocabulary.** A worker *owns* a green thread from the moment it takes it out of a run queue (or
+//! makes it runnable itself) until it *publishes* it: puts it into a queue, or commits it to a park
+//! word. A *round* is a stretch of switches between two looks at the ring and the timers.
+//!
+//! **Problem.** M:N scheduling: green threads wake on any worker, idle workers take from busy ones,
+//! and each worker drives a ring that only it may touch. A switch should cost little more than its
+//! floor, one stack switch and one write of the thread pointer.
+//!
+//! **The thread pointer.** Between two green threads the scheduler's own code runs on the worker's
+//! stack. Putting the worker's thread pointer back for it would double the dearest part of a switch, so
+//! that code uses no thread-local storage: no allocation, no `errno`, no `thread_local!`, no lock of
+//! `std`'s. Only the slow path (polling, stealing, sleeping) puts the worker's pointer back first. And:
+//!
+//! > **A green thread is published only after the thread pointer has left it.**
+//!
+//! Else it could run on another worker while this one still has its thread-locals in force, and a
+//! signal handler that arrives here would write to the `errno` of a thread that runs there. So a switch
+//! takes the next thread out first, installs it, and publishes the old one last. There is one write of
+//! the thread pointer per switch.
+//!
+//! The compiler keeps addresses of thread-locals across calls within a function. Code that runs on
+//! both sides of a change of the thread pointer therefore uses none; what needs some is in functions
+//! that are not inlined.
+//!
+//! **The races to fear** are argued where they live: a wake-up that comes while its thread is still
+//! parking ([`parker`]); work that arrives while a worker goes to sleep ([`idle`]); a waker that
+//! touches the runtime after the thread it woke has ended and the runtime with it ([`wake`]).
+//!
+//! - [`green`]: the control block. - [`run`]: the loop. - [`wait`]: what a thread calls to wait, and
+//!   wakers. - [`runtime`]: workers together, start and end. - [`lock`], [`parker`], [`idle`]: the
+//!   lock-free parts, with loom models.
+
+pub(crate) mod green;
+pub(crate) mod idle;
+pub(crate) mod lock;
+pub(crate) mod parker;
+mod run;
+mod runtime;
+mod wait;
+
+pub(crate) use green::{Identity, current};
+pub(crate) use run::Worker;
+pub(crate) use runtime::{Config, Runtime};
+pub(crate) use wait::{
+    Deadline, finish_thread_locals, notify, on_green_thread, own_identity, perform, sleep_until,
+    wait, yield_now,
+};

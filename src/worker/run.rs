@@ -1,0 +1,533 @@
+//! One worker: its queue, its ring, its loop.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use std::{io, thread};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::green::{GreenRef, Leave, Why, set_current};
+use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
+use super::lock::SpinLock;
+use super::parker::Parker;
+use super::runtime::Runtime;
+use super::wait::TimerTarget;
+use crate::arch;
+use crate::context::coroutine::Left;
+use crate::context::overflow::AlternateStack;
+use crate::context::pool::{self, Slot};
+use crate::reactor::op::{Op, Request};
+use crate::reactor::timer::Timers;
+use crate::reactor::uring::Uring;
+use crate::reactor::{Driver, Full, Wait};
+use crate::sched::RunQueue;
+use crate::stats::WorkerCounters;
+use crate::time::now;
+
+/// Switches in a round: how long a ready completion or an expired timer may be overlooked while
+/// threads only yield to each other. A look costs some 30 ns, shared by this many switches.
+const ROUND: u32 = 64;
+
+/// Slots that a worker keeps for its next spawns, without a lock.
+const OWN_SLOTS: usize = 128;
+
+/// See the module's documentation.
+pub(crate) struct Worker {
+    // Shared, each with a protocol of its own:
+    queue: SpinLock<RunQueue<GreenRef>>,
+    /// The queue's length, for those who only want to know whether it is worth locking.
+    length: AtomicUsize,
+    /// Locked by others only to disarm what a thread armed here before it moved.
+    timers: SpinLock<Timers<TimerTarget>>,
+    pub(super) sleeper: Sleeper,
+    waker: EventFd,
+    pub(crate) counters: WorkerCounters,
+    // Fixed at creation:
+    runtime: *const Runtime,
+    index: usize,
+    // Owned by the worker's OS thread, and so by the green thread that runs on it:
+    own: Own,
+}
+
+/// What only the worker's OS thread touches.
+struct Own {
+    thread_pointer: Cell<usize>,
+    driver: RefCell<Option<Uring<GreenRef>>>,
+    /// Warm slots of the runtime's default size.
+    slots: RefCell<Vec<Slot>>,
+    stolen: RefCell<Vec<GreenRef>>,
+    /// How long the worker sleeps as a watcher.
+    watch: Cell<Duration>,
+    /// Where it looked for work last.
+    victim: Cell<usize>,
+}
+
+// SAFETY: of `own`, only the worker's OS thread makes use, as its accessors require; `runtime` outlives
+// its workers; the rest is synchronised.
+unsafe impl Sync for Worker {}
+// SAFETY: a worker is made on one OS thread and handed to its own before that starts.
+unsafe impl Send for Worker {}
+
+impl Worker {
+    /// A worker of a runtime that will exist at that address.
+    pub(super) fn new(runtime: *const Runtime, index: usize) -> io::Result<Worker> {
+        Ok(Worker {
+            queue: SpinLock::new(RunQueue::new()),
+            length: AtomicUsize::new(0),
+            timers: SpinLock::new(Timers::new()),
+            sleeper: Sleeper::new(),
+            // Non-blocking for the writer; the ring waits for the reader.
+            waker: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
+            counters: WorkerCounters::default(),
+            runtime,
+            index,
+            own: Own {
+                thread_pointer: Cell::new(0),
+                driver: RefCell::new(None),
+                slots: RefCell::new(Vec::with_capacity(OWN_SLOTS)),
+                stolen: RefCell::new(Vec::new()),
+                watch: Cell::new(WATCH_FIRST),
+                victim: Cell::new(index),
+            },
+        })
+    }
+
+    fn runtime(&self) -> &Runtime {
+        // SAFETY: the runtime outlives its workers.
+        unsafe { &*self.runtime }
+    }
+
+    // ----- Called by anyone -----
+
+    /// Queues a thread, whose owner the caller is; the queue's new length.
+    #[inline]
+    fn enqueue(&self, thread: GreenRef) -> usize {
+        self.queue.with(|q| {
+            q.push(thread);
+            self.note_length(q)
+        })
+    }
+
+    #[inline]
+    fn note_length(&self, queue: &RunQueue<GreenRef>) -> usize {
+        self.length.store(queue.len(), Relaxed);
+        queue.len()
+    }
+
+    /// Queues a thread here from another OS thread, and sees to it that the worker notices.
+    pub(super) fn push_remote(&self, thread: GreenRef) {
+        self.enqueue(thread);
+        if self.runtime().idle.wake(&self.sleeper) {
+            self.ring_bell();
+        }
+    }
+
+    /// Ends the worker's wait in its ring, this one or the next.
+    pub(super) fn ring_bell(&self) {
+        // It can fail only when the count would overflow, and then there is a count.
+        let _ = self.waker.write(1);
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        self.length.load(Relaxed) > 0
+    }
+
+    /// Changes the timers; the caller may be on another worker.
+    pub(super) fn with_timers<R>(&self, f: impl FnOnce(&mut Timers<TimerTarget>) -> R) -> R {
+        self.timers.with(f)
+    }
+
+    // ----- Called on the worker's OS thread, also by green threads -----
+
+    /// Queues a thread, whose owner the caller is, behind those of this worker.
+    ///
+    /// To be called on this worker only, with thread-locals in force that may allocate.
+    #[inline]
+    pub(super) fn push_local(&self, thread: GreenRef) {
+        if self.enqueue(thread) > 1 {
+            self.send_searcher();
+        }
+    }
+
+    /// Asks for help with the queue if there is somebody to help.
+    fn send_searcher(&self) {
+        let runtime = self.runtime();
+        let others = runtime.workers.iter().enumerate().filter(|(i, _)| *i != self.index);
+        if let Some(i) = runtime.idle.send_searcher(others.map(|(i, w)| (i, &w.sleeper))) {
+            runtime.workers[i].ring_bell();
+        }
+    }
+
+    /// Starts an op of the calling green thread.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Driver::submit`]; to be called on this worker only.
+    pub(super) unsafe fn submit(
+        &self,
+        op: NonNull<Op<GreenRef>>,
+        request: &Request,
+    ) -> Result<(), Full> {
+        // SAFETY: as promised to this function.
+        self.with_driver(|driver| unsafe { driver.submit(op, request) })
+    }
+
+    #[inline]
+    fn with_driver<R>(&self, f: impl FnOnce(&mut Uring<GreenRef>) -> R) -> R {
+        f(self.own.driver.borrow_mut().as_mut().expect("a worker that runs has a driver"))
+    }
+
+    /// A slot for a new thread, from the worker's own or from the pool.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pool::Pool::take`].
+    pub(super) fn take_slot(&self, pool: &pool::Pool) -> io::Result<Slot> {
+        let with_block = self.runtime().owns_thread_blocks();
+        if pool.stack_size() == self.runtime().stack_size() {
+            let mut slots = self.own.slots.borrow_mut();
+            if slots.is_empty() {
+                pool.take_warm(OWN_SLOTS / 2, &mut slots);
+            }
+            if let Some(slot) = slots.pop() {
+                return pool.reuse(slot, with_block);
+            }
+        }
+        pool.take(with_block)
+    }
+
+    /// A thread that last ran elsewhere runs here.
+    pub(super) fn note_arrival(&self) {
+        self.counters.arrivals.add(1);
+    }
+
+    // ----- The loop: on the worker's own stack -----
+
+    /// Runs green threads until the runtime ends. Reports through `started` whether it could start.
+    pub(super) fn run(&self, ring_entries: u32, started: impl FnOnce(io::Result<()>)) {
+        let prepared = AlternateStack::install().and_then(|stack| {
+            let driver = Uring::new(ring_entries, self.waker.as_fd())?;
+            Ok((stack, driver))
+        });
+        let _stack = match prepared {
+            Ok((stack, driver)) => {
+                *self.own.driver.borrow_mut() = Some(driver);
+                stack
+            }
+            Err(e) => return started(Err(e)),
+        };
+        if self.runtime().owns_thread_blocks() {
+            self.own.thread_pointer.set(arch::thread_pointer());
+        }
+        started(Ok(()));
+        while let Some(first) = self.find_work() {
+            self.round(first);
+        }
+        self.tidy(0, 0);
+        *self.own.driver.borrow_mut() = None;
+    }
+
+    /// Runs threads, beginning with one that the caller took out, until the round is over. On entry and
+    /// on return the worker's own thread-locals are in force; in between none may be used.
+    fn round(&self, first: GreenRef) {
+        let mut current = first;
+        // SAFETY: this worker owns the thread, and uses no thread-local from here on.
+        unsafe { current.install() };
+        for turn in 1.. {
+            self.counters.switches.add(1);
+            // SAFETY: as above: owned, and installed either before the loop or at its end.
+            let left = unsafe { current.resume(self) };
+            let last = turn >= ROUND || self.must_tidy(&left, current);
+            let next = match left {
+                Left::Suspended(why) => match why.why() {
+                    Why::Yield => self.rotate(current, last),
+                    Why::Wait => self.switch(last),
+                    Why::Park(parker) => self.park(current, parker, last),
+                },
+                Left::Finished => {
+                    let next = self.switch(last);
+                    self.retire(current);
+                    next
+                }
+            };
+            match next {
+                Some(next) => current = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Takes out the next thread and installs it, or the worker itself if there is none or the round
+    /// is over. The old thread may be published afterwards.
+    #[inline]
+    fn switch(&self, last: bool) -> Option<GreenRef> {
+        let next = if last { None } else { self.dequeue() };
+        match next {
+            // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
+            Some(next) => unsafe { next.install() },
+            None => self.install_own(),
+        }
+        next
+    }
+
+    #[inline]
+    fn dequeue(&self) -> Option<GreenRef> {
+        self.queue.with(|q| {
+            let next = q.pop();
+            self.note_length(q);
+            if let Some(after) = q.peek() {
+                after.prefetch();
+            }
+            next
+        })
+    }
+
+    /// A thread yielded.
+    #[inline]
+    fn rotate(&self, current: GreenRef, last: bool) -> Option<GreenRef> {
+        self.counters.yields.add(1);
+        if last {
+            self.install_own();
+            self.enqueue(current);
+            return None;
+        }
+        let next = self.queue.with(|q| {
+            // SAFETY: `next` was just taken out, hence is owned; the loop uses no thread-locals. It is
+            // installed under the lock to keep the order: out, install, publish.
+            let next = q.rotate(current, |next| unsafe { next.install() });
+            if let Some(after) = q.peek() {
+                after.prefetch();
+            }
+            next
+        });
+        Some(next)
+    }
+
+    /// A thread parks.
+    #[inline]
+    fn park(&self, current: GreenRef, parker: NonNull<Parker>, last: bool) -> Option<GreenRef> {
+        self.counters.parks.add(1);
+        let next = self.switch(last);
+        // SAFETY: the parker is one that the thread waits on, alive until it goes on. The context is
+        // saved and the thread pointer has left, so that whoever notifies may run the thread.
+        if unsafe { parker.as_ref() }.commit(current.to_waiter()) {
+            return next;
+        }
+        // Notified meanwhile: it stays runnable, and stays this worker's.
+        match next {
+            Some(next) => {
+                // There is room where `next` was, unless others filled it; then the queue grows,
+                // which takes thread-locals that may allocate.
+                self.install_own();
+                self.enqueue(current);
+                // SAFETY: owned, not yet run.
+                unsafe { next.install() };
+                Some(next)
+            }
+            None => {
+                self.enqueue(current);
+                None
+            }
+        }
+    }
+
+    /// A thread ended: keeps its slot. The thread pointer has left it.
+    #[inline]
+    fn retire(&self, ended: GreenRef) {
+        self.counters.finished.add(1);
+        // SAFETY: it finished here.
+        let slot = unsafe { ended.retire() };
+        // Within capacity: `must_tidy` ended the round otherwise, and then there is room to allocate.
+        self.own.slots.borrow_mut().push(slot);
+        self.runtime().thread_ended();
+    }
+
+    /// Whether the slot of a thread that just ended cannot simply be put aside: the round ends, and
+    /// `tidy` sorts it out with thread-locals in force.
+    #[inline]
+    fn must_tidy(&self, left: &Left<Leave>, current: GreenRef) -> bool {
+        matches!(left, Left::Finished)
+            && (self.own.slots.borrow().len() + 1 >= OWN_SLOTS
+                || current.get().stack_size() != self.runtime().stack_size())
+    }
+
+    /// Returns a slot of another size to its pool, and, if there are more than `most`, all but `keep`
+    /// of the worker's own.
+    fn tidy(&self, most: usize, keep: usize) {
+        let mut slots = self.own.slots.borrow_mut();
+        if let Some(odd) = slots.pop_if(|s| s.stack.size() != self.runtime().stack_size()) {
+            pool::of_size(odd.stack.size()).put_back([odd]);
+        }
+        if slots.len() > most {
+            let surplus = slots.len() - keep;
+            // The coldest are first.
+            self.runtime().pool().put_back(slots.drain(..surplus));
+        }
+    }
+
+    /// Puts the worker's own thread-locals in force.
+    #[inline]
+    fn install_own(&self) {
+        match self.own.thread_pointer.get() {
+            0 => set_current(None),
+            // SAFETY: it is this OS thread's own.
+            pointer => unsafe { arch::set_thread_pointer(pointer) },
+        }
+    }
+
+    // ----- The slow path: the worker's own thread-locals are in force -----
+
+    /// A thread to run, owned by the caller; `None` when the runtime has ended.
+    #[inline(never)]
+    fn find_work(&self) -> Option<GreenRef> {
+        self.tidy(OWN_SLOTS - 2, OWN_SLOTS / 2);
+        let mut sent = false;
+        loop {
+            self.poll(Wait::No);
+            let found = self.dequeue().or_else(|| self.steal());
+            if std::mem::take(&mut sent) {
+                self.runtime().idle.search_ended();
+                if found.is_some() && self.has_queued() {
+                    self.send_searcher();
+                }
+            }
+            if found.is_some() {
+                self.own.watch.set(WATCH_FIRST);
+                return found;
+            }
+            if self.runtime().has_ended() {
+                return None;
+            }
+            sent = self.sleep();
+        }
+    }
+
+    /// Sleeps until something happens; whether the worker was sent to search.
+    fn sleep(&self) -> bool {
+        let runtime = self.runtime();
+        // Time to spare is spent on the pools first, and bounds the sleep while they hold too much.
+        self.tidy(0, 0);
+        let chores = pool::maintain();
+        runtime.idle.announce(&self.sleeper);
+        // Threads that are bound to another worker are no reason to stay awake.
+        let elsewhere =
+            runtime.owns_thread_blocks() && runtime.workers.iter().any(Worker::has_queued);
+        let must_stay = self.has_queued() || elsewhere || runtime.has_ended();
+        if !must_stay && chores != Some(Duration::ZERO) {
+            self.counters.sleeps.add(1);
+            let watching = runtime.idle.take_watch(runtime.workers.len());
+            let timer = self
+                .timers
+                .with(|t| t.next_deadline())
+                .map(|at| Duration::from_nanos(at.saturating_sub(now())));
+            let watch = watching.then(|| self.own.watch.get());
+            let wait =
+                [timer, watch, chores].into_iter().flatten().min().map_or(Wait::Forever, Wait::For);
+            self.poll(wait);
+            if watching {
+                runtime.idle.leave_watch();
+                self.own.watch.set((self.own.watch.get() * 2).min(WATCH_LAST));
+            }
+        }
+        runtime.idle.awake(&self.sleeper)
+    }
+
+    /// Looks at timers and ring, and makes runnable who waited for them.
+    fn poll(&self, wait: Wait) {
+        self.with_driver(|driver| {
+            driver.poll(wait, |op| {
+                // SAFETY: an op that is reported still stands on the stack of its waiter, which does
+                // not run before it is queued here.
+                let op = unsafe { op.as_ref() };
+                if let Some(key) = op.timer.take() {
+                    self.timers.with(|t| t.disarm(key));
+                }
+                self.wake_here(op.waiter);
+            });
+            self.expire(driver);
+            let counts = driver.counts();
+            self.counters.ring_enters.set(counts.enters);
+            self.counters.submissions.set(counts.submissions);
+            self.counters.completions.set(counts.completions);
+        });
+    }
+
+    /// Handles the timers that expired. Targets are handled under the lock, so that a thread that
+    /// disarms its timer on another worker does not go on while its park word is in use here.
+    fn expire(&self, driver: &mut Uring<GreenRef>) {
+        self.timers.with(|timers| {
+            if timers.next_deadline().is_none() {
+                return;
+            }
+            let now = now();
+            while let Some(target) = timers.expire(now) {
+                match target {
+                    TimerTarget::Thread(thread) => self.wake_here(thread),
+                    TimerTarget::Op(op) => {
+                        // SAFETY: an armed op is in flight in this worker's driver.
+                        unsafe {
+                            op.as_ref().timer.set(None);
+                            op.as_ref().timed_out.set(true);
+                            driver.cancel(op);
+                        }
+                    }
+                    TimerTarget::Parker(parker, thread) => {
+                        // SAFETY: the waiter disarms the timer, under this lock, before the parker goes.
+                        if unsafe { parker.as_ref() }.withdraw(thread.to_waiter()) {
+                            self.wake_here(thread);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Makes a thread runnable whose wait ended on this worker.
+    fn wake_here(&self, thread: GreenRef) {
+        self.counters.wakeups.add(1);
+        self.push_local(thread);
+    }
+
+    /// Takes half of another worker's queue; the first of the loot is to be run.
+    fn steal(&self) -> Option<GreenRef> {
+        let workers = &self.runtime().workers;
+        let mut stolen = self.own.stolen.borrow_mut();
+        for _ in 1..workers.len() {
+            let victim = (self.own.victim.get() + 1) % workers.len();
+            self.own.victim.set(victim);
+            if victim == self.index || !workers[victim].has_queued() {
+                continue;
+            }
+            let from = &workers[victim];
+            from.queue.with(|q| {
+                q.steal_into(&mut stolen, |thread| thread.may_move());
+                from.note_length(q);
+            });
+            if stolen.is_empty() {
+                continue;
+            }
+            self.counters.steals.add(1);
+            self.counters.stolen.add(stolen.len() as u64);
+            let mut loot = stolen.drain(..);
+            let first = loot.next();
+            self.queue.with(|q| {
+                loot.for_each(|thread| q.push(thread));
+                self.note_length(q);
+            });
+            return first;
+        }
+        None
+    }
+}
+
+/// Starts a worker's OS thread.
+pub(super) fn start(
+    runtime: &Runtime,
+    index: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(format!("{}-{index}", runtime.name())).spawn(run)
+}

@@ -1,0 +1,244 @@
+//! Workers together: start, placement, end.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use super::green::{GreenRef, Identity, current, find_occupant};
+use super::idle::Idle;
+use super::run::{self, Worker};
+use crate::context::{overflow, pool, tls};
+
+/// What a runtime is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Number of workers, at least 1.
+    pub(crate) workers: usize,
+    /// Of threads that do not ask for another, rounded.
+    pub(crate) stack_size: usize,
+    /// Submission entries of each worker's ring.
+    pub(crate) ring_entries: u32,
+    /// Whether green threads have thread blocks of their own, where they can be had.
+    pub(crate) thread_blocks: bool,
+    /// What the workers' OS threads are called, before their number.
+    pub(crate) name: String,
+}
+
+/// A set of workers and the green threads that they share.
+pub(crate) struct Runtime {
+    pub(super) workers: Box<[Worker]>,
+    pub(super) idle: Idle,
+    config: Config,
+    pool: &'static pool::Pool,
+    /// Threads that were created and are not retired.
+    live: AtomicUsize,
+    /// The runtime shall end when no thread is live.
+    closing: AtomicBool,
+    /// Where the next thread from outside goes if no worker sleeps.
+    next: AtomicUsize,
+    /// Spawns by threads outside of the runtime.
+    pub(crate) remote_spawns: AtomicU64,
+    /// Wake-ups by threads outside of the runtime.
+    pub(crate) remote_wakeups: AtomicU64,
+    os_threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Runtime {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// An OS thread, a descriptor or a ring cannot be had. What was started has ended then.
+    pub(crate) fn start(mut config: Config) -> io::Result<Arc<Runtime>> {
+        overflow::install(find_occupant);
+        if config.thread_blocks
+            && let Err(reason) = tls::available()
+        {
+            say_once(reason);
+            config.thread_blocks = false;
+        }
+        let mut failure = None;
+        let runtime = Arc::new_cyclic(|weak| {
+            let address = weak.as_ptr();
+            let workers: io::Result<Box<[Worker]>> =
+                (0..config.workers).map(|i| Worker::new(address, i)).collect();
+            Runtime {
+                workers: workers.unwrap_or_else(|e| {
+                    failure = Some(e);
+                    Box::default()
+                }),
+                idle: Idle::new(),
+                pool: pool::of_size(config.stack_size),
+                config,
+                live: AtomicUsize::new(0),
+                closing: AtomicBool::new(false),
+                next: AtomicUsize::new(0),
+                remote_spawns: AtomicU64::new(0),
+                remote_wakeups: AtomicU64::new(0),
+                os_threads: Mutex::default(),
+            }
+        });
+        match failure.map_or_else(|| runtime.start_workers(), Err) {
+            Ok(()) => Ok(runtime),
+            Err(e) => {
+                runtime.close();
+                Err(e)
+            }
+        }
+    }
+
+    fn start_workers(self: &Arc<Self>) -> io::Result<()> {
+        let (report, reports) = mpsc::channel();
+        for index in 0..self.workers.len() {
+            let (this, report) = (self.clone(), report.clone());
+            let thread = run::start(self, index, move || {
+                this.workers[index].run(this.config.ring_entries, |result| {
+                    // Nobody listens any more if another worker failed first.
+                    let _ = report.send(result);
+                });
+            })?;
+            self.os_threads().push(thread);
+        }
+        drop(report);
+        reports.iter().take(self.workers.len()).collect()
+    }
+
+    fn os_threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.os_threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the runtime when its last thread has ended, and waits for that, unless the caller is one
+    /// of its threads.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.ring_all();
+        if current().is_some_and(|c| std::ptr::eq(c.get().runtime(), self)) {
+            return;
+        }
+        for thread in std::mem::take(&mut *self.os_threads()) {
+            // A worker's panic is a bug of this crate, told on stderr by its hook.
+            let _ = thread.join();
+        }
+    }
+
+    fn ring_all(&self) {
+        self.workers.iter().for_each(Worker::ring_bell);
+    }
+
+    /// Whether workers shall return.
+    pub(super) fn has_ended(&self) -> bool {
+        self.closing.load(Ordering::SeqCst) && self.live.load(Ordering::SeqCst) == 0
+    }
+
+    /// A thread was retired. It may have been the last.
+    #[inline]
+    pub(super) fn thread_ended(&self) {
+        // Either this sees `closing`, or `close` rings after this and the workers see no thread live.
+        if self.live.fetch_sub(1, Ordering::SeqCst) == 1 && self.closing.load(Ordering::SeqCst) {
+            self.ring_all();
+        }
+    }
+
+    /// Creates a green thread and makes it runnable.
+    ///
+    /// # Errors
+    ///
+    /// No memory, address space or mappings for its stack; nothing is left behind.
+    ///
+    /// # Safety
+    ///
+    /// What `main` borrows is valid until it has returned; it does not unwind.
+    pub(crate) unsafe fn spawn(
+        &self,
+        stack_size: Option<usize>,
+        identity: Arc<Identity>,
+        main: impl FnOnce(),
+    ) -> io::Result<()> {
+        let pool = match stack_size {
+            Some(size) if size != self.config.stack_size => pool::of_size(size),
+            _ => self.pool,
+        };
+        let caller = current().filter(|c| std::ptr::eq(c.get().runtime(), self));
+        let here = caller.as_ref().and_then(|c| c.get().worker());
+        let slot = match here {
+            Some(worker) => worker.take_slot(pool)?,
+            None => pool.take(self.owns_thread_blocks())?,
+        };
+        self.live.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: as promised to this function; a live thread keeps the runtime from ending.
+        let thread = unsafe { GreenRef::create(slot, self, identity, main) };
+        match here {
+            Some(worker) => {
+                worker.counters.spawned.add(1);
+                worker.push_local(thread);
+            }
+            None => {
+                self.remote_spawns.fetch_add(1, Ordering::Relaxed);
+                self.inject(thread);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a thread, whose owner the caller is, on some worker; from anywhere.
+    pub(super) fn inject(&self, thread: GreenRef) {
+        let last = thread.get().worker();
+        let target = match last {
+            Some(bound) if !thread.may_move() => bound,
+            Some(warm) if warm.sleeper.seems_asleep() => warm,
+            _ => self.workers.iter().find(|w| w.sleeper.seems_asleep()).unwrap_or_else(|| {
+                let turn = self.next.fetch_add(1, Ordering::Relaxed);
+                &self.workers[turn % self.workers.len()]
+            }),
+        };
+        target.push_remote(thread);
+    }
+
+    /// A reference that keeps the runtime's memory.
+    pub(crate) fn hold(&self) -> Arc<Runtime> {
+        // SAFETY: runtimes exist only in the `Arc` that `start` makes, and the caller's reference
+        // shows that it is not gone.
+        unsafe {
+            Arc::increment_strong_count(self);
+            Arc::from_raw(self)
+        }
+    }
+
+    /// Whether green threads have thread blocks of their own.
+    #[inline]
+    pub(crate) fn owns_thread_blocks(&self) -> bool {
+        self.config.thread_blocks
+    }
+
+    #[inline]
+    pub(crate) fn stack_size(&self) -> usize {
+        self.config.stack_size
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    pub(super) fn pool(&self) -> &'static pool::Pool {
+        self.pool
+    }
+
+    pub(crate) fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells, once per process, that green threads are not all they could be.
+fn say_once(reason: &str) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        eprintln!(
+            "uthread: green threads share the thread-locals of their workers and stay on the worker they started on: {reason}"
+        );
+    });
+}

@@ -1,0 +1,220 @@
+//! What threads call to wait, and to end another's wait.
+//!
+//! Green threads leave their worker; OS threads, which may use all of the crate's interface too, block
+//! in the kernel. There are two kinds of wait. One for an op or a sleep has a single waker, the worker
+//! on which it was begun, and needs no word of its own. One on a [`Parker`] can be ended by any thread.
+
+use std::cell::OnceCell;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::green::{GreenRef, Identity, Leave, current};
+use super::parker::Parker;
+use super::run::Worker;
+use crate::context::tls;
+use crate::reactor::op::{Op, Request};
+use crate::time::now;
+
+/// What to do when a timer expires.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TimerTarget {
+    /// Make a sleeping thread runnable.
+    Thread(GreenRef),
+    /// Cancel an op.
+    Op(NonNull<Op<GreenRef>>),
+    /// Withdraw a thread from a park word and make it runnable.
+    Parker(NonNull<Parker>, GreenRef),
+}
+
+// SAFETY: the pointers are to things on the waiter's stack or kept alive by it, and the waiter disarms
+// the timer before they go.
+unsafe impl Send for TimerTarget {}
+
+/// A point in time, in nanoseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline(u64);
+
+impl Deadline {
+    /// That long from now; the end of time if that is later.
+    pub(crate) fn after(time: Duration) -> Deadline {
+        Deadline(now().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    fn remaining(self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(now()))
+    }
+}
+
+/// Whether the caller is a green thread.
+#[inline]
+pub(crate) fn on_green_thread() -> bool {
+    current().is_some()
+}
+
+/// The worker that a running green thread is on.
+#[inline]
+fn worker_of(thread: &GreenRef) -> &Worker {
+    thread.get().worker().expect("a running thread has a worker")
+}
+
+/// Lets other threads run.
+pub(crate) fn yield_now() {
+    match current() {
+        // SAFETY: a thread that yields stays in a run queue.
+        Some(thread) => unsafe { thread.leave(Leave::YIELD) },
+        None => std::thread::yield_now(),
+    }
+}
+
+/// Waits until a time.
+pub(crate) fn sleep_until(deadline: Deadline) {
+    let Some(thread) = current() else { return std::thread::sleep(deadline.remaining()) };
+    worker_of(&thread).with_timers(|t| t.arm(deadline.0, TimerTarget::Thread(thread)));
+    // SAFETY: the timer will make it runnable.
+    unsafe { thread.leave(Leave::WAIT) };
+}
+
+/// Runs one op to its completion, parking only this green thread: the kernel's result, or its error.
+///
+/// With a `timeout`, an op that has not completed by then is cancelled and waited for; its error then is
+/// [`io::ErrorKind::TimedOut`]. What was transferred before is given back as success.
+///
+/// # Safety
+///
+/// The pointers of the request are valid until this returns. To be called on a green thread.
+pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io::Result<u32> {
+    let thread = current().expect("ops are performed on green threads");
+    let op = Op::new(thread);
+    // SAFETY: the op stays on this stack until it is reported, which ends the wait below; the caller
+    // vouches for the request. The worker is the current one: it is asked for after every switch.
+    while unsafe { worker_of(&thread).submit(NonNull::from(&op), &request) }.is_err() {
+        yield_now();
+    }
+    if let Some(timeout) = timeout {
+        let target = TimerTarget::Op(NonNull::from(&op));
+        let key = worker_of(&thread).with_timers(|t| t.arm(Deadline::after(timeout).0, target));
+        op.timer.set(Some(key));
+    }
+    // SAFETY: the op will complete, and its completion make the thread runnable.
+    unsafe { thread.leave(Leave::WAIT) };
+    op.outcome()
+}
+
+/// Waits on a parker until it is notified, or until the deadline; whether it was notified.
+///
+/// Only its one waiter calls this.
+pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>) -> bool {
+    if parker.take() {
+        return true;
+    }
+    match (current(), deadline) {
+        // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
+        (Some(thread), None) => unsafe { thread.leave(Leave::park(parker)) },
+        (Some(thread), Some(deadline)) => park_until(thread, parker, deadline),
+        (None, deadline) => block(parker, deadline),
+    }
+    parker.take()
+}
+
+fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline) {
+    let armed_on = thread.get().worker().expect("a running thread has a worker");
+    let target = TimerTarget::Parker(NonNull::from(parker), thread);
+    let key = armed_on.with_timers(|t| t.arm(deadline.0, target));
+    // SAFETY: the notifier or the timer makes the thread runnable. (A timer that expires before the
+    // thread is parked finds no waiter; it cannot, since it is handled by this worker, after the park.)
+    unsafe { thread.leave(Leave::park(parker)) };
+    // Under the lock under which the worker handles timers: afterwards it has no use for the parker.
+    armed_on.with_timers(|t| t.disarm(key));
+}
+
+thread_local! {
+    /// The identity of a thread that is no green one, made when first asked for.
+    static OS_IDENTITY: OnceCell<Arc<Identity>> = const { OnceCell::new() };
+}
+
+/// The calling thread's identity.
+pub(crate) fn own_identity() -> Arc<Identity> {
+    match current() {
+        Some(thread) => thread.get().identity().clone(),
+        None => OS_IDENTITY.with(|own| own.get_or_init(os_identity).clone()),
+    }
+}
+
+fn os_identity() -> Arc<Identity> {
+    let thread = std::thread::current();
+    Identity::new(thread.name().map(Box::from), Some(thread))
+}
+
+/// In a park word, tells an OS thread's identity from a green thread's control block.
+const OS_TAG: usize = 2;
+
+/// Blocks an OS thread on a parker. The word holds a reference to its identity meanwhile, which the
+/// notifier takes over.
+fn block(parker: &Parker, deadline: Option<Deadline>) {
+    let waiter = Arc::into_raw(own_identity()) as usize | OS_TAG;
+    let release = || {
+        // SAFETY: the value came from `into_raw` above and was not handed out.
+        drop(unsafe { Arc::from_raw((waiter & !OS_TAG) as *const Identity) });
+    };
+    if !parker.commit(waiter) {
+        return release();
+    }
+    while parker.holds(waiter) {
+        match deadline.map(Deadline::remaining) {
+            None => std::thread::park(),
+            Some(Duration::ZERO) => {
+                if parker.withdraw(waiter) {
+                    release();
+                }
+                return;
+            }
+            Some(time) => std::thread::park_timeout(time),
+        }
+    }
+}
+
+/// Notifies a parker, and makes its waiter runnable if there is one.
+pub(crate) fn notify(parker: &Parker) {
+    let Some(waiter) = parker.notify() else { return };
+    if waiter & OS_TAG != 0 {
+        // SAFETY: the waiter left this reference for its notifier.
+        let identity = unsafe { Arc::from_raw((waiter & !OS_TAG) as *const Identity) };
+        identity.os.as_ref().expect("the tag marks OS threads").unpark();
+    } else {
+        // SAFETY: the word handed the thread to this caller.
+        wake(unsafe { GreenRef::from_waiter(waiter) });
+    }
+}
+
+/// Makes a thread runnable that the caller owns.
+///
+/// The thread may run, end, and its runtime with it, as soon as it is queued. A green thread of the
+/// same runtime keeps that alive by being alive; any other caller must hold a reference meanwhile.
+pub(crate) fn wake(thread: GreenRef) {
+    let runtime = thread.get().runtime();
+    if let Some(caller) = current()
+        && std::ptr::eq(caller.get().runtime(), runtime)
+    {
+        let here = worker_of(&caller);
+        here.counters.wakeups.add(1);
+        if thread.may_move() {
+            here.push_local(thread);
+        } else {
+            runtime.inject(thread);
+        }
+        return;
+    }
+    let runtime = runtime.hold();
+    runtime.remote_wakeups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    runtime.inject(thread);
+}
+
+/// Runs the destructors of the calling green thread's thread-locals. To be called once it has nothing
+/// more to do but to publish its result.
+pub(crate) fn finish_thread_locals() {
+    if current().is_some_and(GreenRef::has_block) {
+        tls::finish();
+    }
+}
