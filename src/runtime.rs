@@ -47,7 +47,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Submission entries of each worker's ring, by default 256: how many ops may be begun before
+    /// Submission entries of each worker's ring, by default 1024: how many ops may be begun before
     /// they are handed to the kernel. More may be in flight.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries.clamp(2, 32768);
@@ -164,7 +164,7 @@ impl Runtime {
         RuntimeBuilder {
             workers: None,
             stack_size: None,
-            ring_entries: 256,
+            ring_entries: 1024,
             thread_blocks: true,
             name: "uthread".to_owned(),
         }

@@ -31,7 +31,7 @@ impl<T> SpinLock<T> {
     #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // Acquire pairs with the release below: what the last holder did is seen.
-        if self.held.swap(true, Ordering::Acquire) {
+        if !self.try_acquire() {
             self.contend();
         }
         let _release = Release(&self.held);
@@ -39,24 +39,27 @@ impl<T> SpinLock<T> {
         self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 
+    #[inline]
+    fn try_acquire(&self) -> bool {
+        self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     #[cold]
     fn contend(&self) {
         // The holder needs nanoseconds, unless the kernel took its processor away.
-        const SPINS: u32 = if cfg!(loom) { 1 } else { 200 };
+        const SPINS: u32 = 200;
         loop {
             for _ in 0..SPINS {
                 spin_loop();
-                if !self.held.load(Ordering::Relaxed) && !self.held.swap(true, Ordering::Acquire) {
+                // A load first leaves the cache line with the holder. (In a model, where a load may
+                // return an old value for ever, only the exchange makes progress.)
+                let seems_free = cfg!(loom) || !self.held.load(Ordering::Relaxed);
+                if seems_free && self.try_acquire() {
                     return;
                 }
             }
-            #[cfg(not(loom))]
             // SAFETY: no preconditions. It never fails and so leaves errno alone.
-            unsafe {
-                libc::sched_yield()
-            };
-            #[cfg(loom)]
-            loom::thread::yield_now();
+            unsafe { libc::sched_yield() };
         }
     }
 }

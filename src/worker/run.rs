@@ -28,8 +28,16 @@ use crate::stats::WorkerCounters;
 use crate::time::now;
 
 /// Switches in a round: how long a ready completion or an expired timer may be overlooked while
-/// threads only yield to each other. A look costs some 30 ns, shared by this many switches.
-const ROUND: u32 = 64;
+/// threads only yield to each other (some 10 µs), and how many ops one enter may hand over.
+const ROUND: u32 = 256;
+
+/// Threads that ran no longer than this on average were not worth stealing: moving one costs a dozen
+/// cache misses on either side, and its victim would have run it in the meantime.
+const POOR_LOOT: Duration = Duration::from_micros(1);
+
+/// How long a worker leaves others alone after poor loot, doubling up to the second value.
+const NAP_FIRST: Duration = Duration::from_micros(20);
+const NAP_LAST: Duration = Duration::from_micros(500);
 
 /// Slots that a worker keeps for its next spawns, without a lock.
 const OWN_SLOTS: usize = 128;
@@ -63,6 +71,9 @@ struct Own {
     watch: Cell<Duration>,
     /// Where it looked for work last.
     victim: Cell<usize>,
+    /// How many threads it stole last, and when; until it judges them.
+    loot: Cell<Option<(u32, u64)>>,
+    nap: Cell<Duration>,
 }
 
 // SAFETY: of `own`, only the worker's OS thread makes use, as its accessors require; `runtime` outlives
@@ -91,6 +102,8 @@ impl Worker {
                 stolen: RefCell::new(Vec::new()),
                 watch: Cell::new(WATCH_FIRST),
                 victim: Cell::new(index),
+                loot: Cell::new(None),
+                nap: Cell::new(NAP_FIRST),
             },
         })
     }
@@ -387,7 +400,10 @@ impl Worker {
         let mut sent = false;
         loop {
             self.poll(Wait::No);
-            let found = self.dequeue().or_else(|| self.steal());
+            let found = self.dequeue().or_else(|| {
+                self.judge_loot();
+                self.dequeue().or_else(|| self.steal())
+            });
             if std::mem::take(&mut sent) {
                 self.runtime().idle.search_ended();
                 if found.is_some() && self.has_queued() {
@@ -491,6 +507,18 @@ impl Worker {
         self.push_local(thread);
     }
 
+    /// Naps if the last loot was poor. A nap is not a sleep: completions end it, but wake-ups by other
+    /// workers, who would send this one back to the same queue, do not.
+    fn judge_loot(&self) {
+        let Some((count, since)) = self.own.loot.take() else { return };
+        if Duration::from_nanos(now() - since) > POOR_LOOT * count {
+            return self.own.nap.set(NAP_FIRST);
+        }
+        let nap = self.own.nap.get();
+        self.own.nap.set((nap * 2).min(NAP_LAST));
+        self.poll(Wait::For(nap));
+    }
+
     /// Takes half of another worker's queue; the first of the loot is to be run.
     fn steal(&self) -> Option<GreenRef> {
         let workers = &self.runtime().workers;
@@ -511,6 +539,7 @@ impl Worker {
             }
             self.counters.steals.add(1);
             self.counters.stolen.add(stolen.len() as u64);
+            self.own.loot.set(Some((stolen.len() as u32, now())));
             let mut loot = stolen.drain(..);
             let first = loot.next();
             self.queue.with(|q| {
