@@ -19,7 +19,8 @@
 //! What this leaves open is one thread queued behind one that runs for long, since for a single thread
 //! nobody is woken. Of the sleeping workers, one therefore is the watcher: while any worker is awake it
 //! sleeps for a bounded time only ([`WATCH_FIRST`], doubling up to [`WATCH_LAST`]) and takes what
-//! waits. When all sleep, nobody watches.
+//! waits. When all sleep, nobody watches; the first one that then queues a single thread sends a
+//! sleeper, who finds nothing or takes it, and has the watch.
 
 use std::time::Duration;
 
@@ -137,6 +138,12 @@ impl Idle {
             self.sleeping.fetch_sub(1, Ordering::Relaxed);
         }
         roused
+    }
+
+    /// Whether a worker that leaves a single thread queued must send a sleeper, who will take the watch.
+    #[inline]
+    pub(crate) fn lacks_watcher(&self) -> bool {
+        self.sleeping.load(Ordering::Relaxed) > 0 && !self.watched.load(Ordering::Relaxed)
     }
 
     /// Takes the watch if some of `workers` are awake and nobody has it.

@@ -160,7 +160,7 @@ impl Worker {
     /// To be called on this worker only, with thread-locals in force that may allocate.
     #[inline]
     pub(super) fn push_local(&self, thread: GreenRef) {
-        if self.enqueue(thread) > 1 {
+        if self.enqueue(thread) > 1 || self.runtime().idle.lacks_watcher() {
             self.send_searcher();
         }
     }
@@ -435,20 +435,21 @@ impl Worker {
         if !must_stay && chores != Some(Duration::ZERO) {
             self.counters.sleeps.add(1);
             let watching = runtime.idle.take_watch(runtime.workers.len());
-            let timer = self
-                .timers
-                .with(|t| t.next_deadline())
-                .map(|at| Duration::from_nanos(at.saturating_sub(now())));
             let watch = watching.then(|| self.own.watch.get());
-            let wait =
-                [timer, watch, chores].into_iter().flatten().min().map_or(Wait::Forever, Wait::For);
-            self.poll(wait);
+            self.poll(self.wait_until_timer_or([watch, chores].into_iter().flatten().min()));
             if watching {
                 runtime.idle.leave_watch();
                 self.own.watch.set((self.own.watch.get() * 2).min(WATCH_LAST));
             }
         }
         runtime.idle.awake(&self.sleeper)
+    }
+
+    /// A wait for as long as said, or for ever, but no longer than until the next timer.
+    fn wait_until_timer_or(&self, limit: Option<Duration>) -> Wait {
+        let deadline = self.timers.with(|t| t.next_deadline());
+        let timer = deadline.map(|at| Duration::from_nanos(at.saturating_sub(now())));
+        [timer, limit].into_iter().flatten().min().map_or(Wait::Forever, Wait::For)
     }
 
     /// Looks at timers and ring, and makes runnable who waited for them.
@@ -516,7 +517,7 @@ impl Worker {
         }
         let nap = self.own.nap.get();
         self.own.nap.set((nap * 2).min(NAP_LAST));
-        self.poll(Wait::For(nap));
+        self.poll(self.wait_until_timer_or(Some(nap)));
     }
 
     /// Takes half of another worker's queue; the first of the loot is to be run.

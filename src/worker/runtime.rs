@@ -10,6 +10,10 @@ use super::idle::Idle;
 use super::run::{self, Worker};
 use crate::context::{overflow, pool, tls};
 
+/// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
+/// Larger ones are boxed: they would take the first page, or more than a small stack has.
+const LARGEST_CLOSURE: usize = 512;
+
 /// What a runtime is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -167,7 +171,14 @@ impl Runtime {
         };
         self.live.fetch_add(1, Ordering::SeqCst);
         // SAFETY: as promised to this function; a live thread keeps the runtime from ending.
-        let thread = unsafe { GreenRef::create(slot, self, identity, main) };
+        let thread = unsafe {
+            if size_of_val(&main) <= LARGEST_CLOSURE {
+                GreenRef::create(slot, self, identity, main)
+            } else {
+                let boxed = Box::new(main);
+                GreenRef::create(slot, self, identity, move || boxed())
+            }
+        };
         match here {
             Some(worker) => {
                 worker.counters.spawned.add(1);
