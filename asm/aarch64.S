@@ -38,17 +38,13 @@ uthread_save_fp_control:
 
 // void uthread_load_fp_control(const FpControl *in)
 //   in       x0 = as above
-//   clobbers x1, x2, flags
-// Writing FPCR may drain the pipeline, so compare first.
+//   clobbers x1
     .globl  uthread_load_fp_control
     .hidden uthread_load_fp_control
     .type   uthread_load_fp_control, %function
     .p2align 4
 uthread_load_fp_control:
     ldr     x1, [x0]
-    mrs     x2, fpcr
-    cmp     x1, x2
-    b.eq    1f
     msr     fpcr, x1
-1:  ret
+    ret
     .size   uthread_load_fp_control, . - uthread_load_fp_control

@@ -1,7 +1,6 @@
 # What Rust cannot say on x86-64: the thread pointer and the floating-point control words.
 #
-# All functions follow the System V ABI and touch no memory but what their prototypes name and the
-# red zone. They need no unwind information: none of them calls anything or can fault on good input.
+# All functions follow the System V ABI and touch no memory but what their prototypes name. They need no unwind information: none of them calls anything or can fault on good input.
 
 # usize uthread_thread_pointer(void)
 #   out      rax = FS base
@@ -43,27 +42,13 @@ uthread_save_fp_control:
 
 # void uthread_load_fp_control(const FpControl *in)
 #   in       rdi = as above
-#   clobbers eax, ecx, flags
-# Both loads are dear next to the stores that tell whether they are needed, and threads that change
-# these words are rare, so compare first. The six lowest bits of MXCSR are sticky exception flags,
-# which the ABI does not preserve across calls: they neither force a load nor are they restored.
+#   clobbers nothing
     .globl  uthread_load_fp_control
     .hidden uthread_load_fp_control
     .type   uthread_load_fp_control, @function
     .p2align 4
 uthread_load_fp_control:
-    stmxcsr [rsp - 8]
-    mov     eax, [rsp - 8]
-    xor     eax, [rdi]
-    test    eax, 0xffffffc0
-    jne     2f
-1:  fnstcw  [rsp - 8]
-    mov     ax, [rsp - 8]
-    cmp     ax, [rdi + 4]
-    jne     3f
-    ret
-2:  ldmxcsr [rdi]
-    jmp     1b
-3:  fldcw   [rdi + 4]
+    ldmxcsr [rdi]
+    fldcw   [rdi + 4]
     ret
     .size   uthread_load_fp_control, . - uthread_load_fp_control

@@ -1,4 +1,4 @@
-//! Green threads that are real threads.
+#![doc = include_str!("../README.md")]
 
 mod arch;
 mod atomic;

@@ -110,8 +110,8 @@ impl RuntimeBuilder {
             ));
         }
         let runtime = self.build()?;
-        assert!(GLOBAL.set(runtime).is_ok(), "the lock is held");
-        Ok(())
+        // Nobody else sets it, since the lock is held.
+        GLOBAL.set(runtime).map_err(|_| io::ErrorKind::AlreadyExists.into())
     }
 }
 

@@ -18,15 +18,25 @@ pub(crate) fn thread_pointer_is_writable() -> bool {
     true
 }
 
+impl FpControl {
+    /// Copies the words.
+    #[inline]
+    pub(crate) fn assign(&mut self, other: &FpControl) {
+        self.fpcr = other.fpcr;
+    }
+
+    /// Whether both ask for the same behaviour.
+    #[inline]
+    pub(crate) fn same_modes(&self, other: &FpControl) -> bool {
+        self.fpcr == other.fpcr
+    }
+}
+
 #[cfg(test)]
 impl FpControl {
     pub(super) fn rounding_up() -> FpControl {
         let mut words = FpControl::current();
         words.fpcr = words.fpcr & !(3 << 22) | 1 << 22;
         words
-    }
-
-    pub(super) fn same_modes(&self, other: &FpControl) -> bool {
-        self.fpcr == other.fpcr
     }
 }

@@ -6,6 +6,7 @@
 //! here but by the worker, before [`Coroutine::resume`]: it must leave one thread before that one is
 //! published, and enter the next only once that one is owned (see `worker`).
 
+use std::cell::Cell;
 use std::num::NonZero;
 use std::ptr::NonNull;
 
@@ -78,17 +79,29 @@ impl<Y> Coroutine<Y> {
 
     /// Runs the body until it suspends itself or ends.
     ///
+    /// `in_force` holds the floating-point control words of the calling OS thread, and is kept up to
+    /// date. Threads that change theirs are rare; comparing memory finds out without reading the
+    /// registers a second time, which takes as long as the stack switch.
+    ///
     /// # Safety
     ///
     /// The coroutine is not running and not finished, nobody else accesses it, and the thread pointer
     /// in force is the one its body shall see.
     #[inline]
-    pub(crate) unsafe fn resume(this: NonNull<Self>) -> Left<Y> {
+    pub(crate) unsafe fn resume(this: NonNull<Self>, in_force: &Cell<FpControl>) -> Left<Y> {
+        let this = this.as_ptr();
         // SAFETY: the caller has exclusive access. The body refers to `yielder` and `control` while it
         // runs, `resume` to `inner` only, so the references are to different fields.
         unsafe {
-            (*this.as_ptr()).control.load();
-            match (*(&raw mut (*this.as_ptr()).inner)).resume(()) {
+            let control = &raw const (*this).control;
+            let in_force = in_force.as_ptr();
+            if !(*in_force).same_modes(&*control) {
+                (*control).load();
+            }
+            let inner = &mut (*this).inner;
+            let result = inner.resume(());
+            (*in_force).assign(&*control);
+            match result {
                 CoroutineResult::Yield(message) => Left::Suspended(message),
                 CoroutineResult::Return(()) => Left::Finished,
             }
@@ -112,11 +125,26 @@ impl<Y> Coroutine<Y> {
     /// `this` is the coroutine whose body calls, on its own stack, after [`Coroutine::enter`].
     #[inline]
     pub(crate) unsafe fn suspend(this: NonNull<Self>, message: Y) {
+        let this = this.as_ptr();
         // SAFETY: the body alone accesses these fields while it runs.
         unsafe {
-            (*(&raw mut (*this.as_ptr()).control)).save();
-            let yielder = (*(&raw const (*this.as_ptr()).yielder)).expect("the body has entered");
+            let control = &mut (*this).control;
+            control.save();
+            let yielder = (*this).yielder.expect("the body has entered");
             yielder.as_ref().suspend(message);
+        }
+    }
+
+    /// To be called by the body, last.
+    ///
+    /// # Safety
+    ///
+    /// `this` is the coroutine whose body calls.
+    pub(crate) unsafe fn exit(this: NonNull<Self>) {
+        // SAFETY: the body alone accesses the field while it runs.
+        unsafe {
+            let control = &mut (*this.as_ptr()).control;
+            control.save();
         }
     }
 

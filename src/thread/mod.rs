@@ -282,7 +282,7 @@ impl Thread {
 
     /// The thread's unique identifier.
     pub fn id(&self) -> ThreadId {
-        ThreadId(NonZero::new(self.identity.id).expect("ids begin at 1"))
+        ThreadId(self.identity.id)
     }
 
     /// The thread's name, if it was given one.

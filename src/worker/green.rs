@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::num::NonZero;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ use crate::context::tls;
 /// Who a thread is; shared by its handles.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    pub(crate) id: u64,
+    pub(crate) id: NonZero<u64>,
     pub(crate) name: Option<Box<str>>,
     /// For `park` and `unpark` of the public interface.
     pub(crate) parker: Parker,
@@ -42,7 +43,8 @@ impl Identity {
             end = next + if os.is_some() { 1 } else { BATCH };
         }
         OWN.set((next + 1, end));
-        Arc::new(Identity { id: next, name, parker: Parker::new(), os })
+        let id = NonZero::new(next).expect("ids begin at 1 and do not run out");
+        Arc::new(Identity { id, name, parker: Parker::new(), os })
     }
 }
 
@@ -162,6 +164,7 @@ impl GreenRef {
             let coroutine = Coroutine::new(slot, this.0.cast(), move |yielder| {
                 Coroutine::enter(this.coroutine(), yielder);
                 this.run(main);
+                Coroutine::exit(this.coroutine());
             });
             this.coroutine().write(coroutine);
         }
@@ -245,7 +248,7 @@ impl GreenRef {
             worker.note_arrival();
         }
         // SAFETY: as the caller says.
-        unsafe { Coroutine::resume(self.coroutine()) }
+        unsafe { Coroutine::resume(self.coroutine(), worker.fp_control()) }
     }
 
     /// Leaves the worker; returns when the thread is resumed.

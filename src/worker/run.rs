@@ -15,7 +15,7 @@ use super::lock::SpinLock;
 use super::parker::Parker;
 use super::runtime::Runtime;
 use super::wait::TimerTarget;
-use crate::arch;
+use crate::arch::{self, FpControl};
 use crate::context::coroutine::Left;
 use crate::context::overflow::AlternateStack;
 use crate::context::pool::{self, Slot};
@@ -63,6 +63,8 @@ pub(crate) struct Worker {
 /// What only the worker's OS thread touches.
 struct Own {
     thread_pointer: Cell<usize>,
+    /// The floating-point control words in force.
+    fp_control: Cell<FpControl>,
     driver: RefCell<Option<Uring<GreenRef>>>,
     /// Warm slots of the runtime's default size.
     slots: RefCell<Vec<Slot>>,
@@ -97,6 +99,7 @@ impl Worker {
             index,
             own: Own {
                 thread_pointer: Cell::new(0),
+                fp_control: Cell::default(),
                 driver: RefCell::new(None),
                 slots: RefCell::new(Vec::with_capacity(OWN_SLOTS)),
                 stolen: RefCell::new(Vec::new()),
@@ -212,6 +215,12 @@ impl Worker {
         pool.take(with_block)
     }
 
+    /// The floating-point control words in force on this worker's OS thread.
+    #[inline]
+    pub(super) fn fp_control(&self) -> &Cell<FpControl> {
+        &self.own.fp_control
+    }
+
     /// A thread that last ran elsewhere runs here.
     pub(super) fn note_arrival(&self) {
         self.counters.arrivals.add(1);
@@ -235,6 +244,7 @@ impl Worker {
         if self.runtime().owns_thread_blocks() {
             self.own.thread_pointer.set(arch::thread_pointer());
         }
+        self.own.fp_control.set(FpControl::current());
         started(Ok(()));
         while let Some(first) = self.find_work() {
             self.round(first);

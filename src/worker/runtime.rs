@@ -176,7 +176,7 @@ impl Runtime {
                 GreenRef::create(slot, self, identity, main)
             } else {
                 let boxed = Box::new(main);
-                GreenRef::create(slot, self, identity, move || boxed())
+                GreenRef::create(slot, self, identity, boxed)
             }
         };
         match here {
