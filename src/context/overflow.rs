@@ -15,7 +15,8 @@ use super::stack::Stack;
 /// What the handler must know of the green thread that runs; asked for in a signal handler.
 pub(crate) struct Occupant<'a> {
     pub(crate) stack: Stack,
-    pub(crate) name: Option<&'a str>,
+    /// Asked for only if it overflowed its stack, which it cannot when its name is gone.
+    pub(crate) name: &'a dyn Fn() -> Option<&'a str>,
 }
 
 /// Calls its argument with the green thread that runs on this OS thread, if one does.
@@ -81,7 +82,7 @@ fn report(occupant: &Occupant<'_>) {
         "\ngreen thread '{}' has overflowed its stack of {} KiB\n\
          ask for a larger one with uthread::Builder::stack_size or the environment variable UTHREAD_STACK_SIZE\n\
          fatal runtime error: stack overflow, aborting\n",
-        Cut(occupant.name.unwrap_or("<unnamed>")),
+        Cut((occupant.name)().unwrap_or("<unnamed>")),
         occupant.stack.size() >> 10,
     );
     let length = total - rest.len();

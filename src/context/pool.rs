@@ -73,11 +73,10 @@ impl Slot {
                         self.stack.size()
                     )));
                 }
-                let range = self.stack.limit()..self.stack.top().as_ptr() as usize;
                 // SAFETY: the stack is unoccupied and aligned to a page; it is unmapped never, and its
                 // top pages are discarded only after the block was dismantled. Callers ask for a
                 // block only where they are available.
-                self.block = Some(unsafe { ThreadBlock::build(self.stack.top(), range)? });
+                self.block = Some(unsafe { ThreadBlock::build(self.stack.top())? });
                 Ok(())
             }
             None => Ok(()),
@@ -199,6 +198,9 @@ impl Pool {
     ///
     /// No address space, mappings or memory for another stack or block; nothing is lost then.
     pub(crate) fn take(&self, with_block: bool) -> io::Result<Slot> {
+        if with_block {
+            tls::check_modules()?;
+        }
         let mut slot = lock(&self.free).take(self.stack_size)?;
         match slot.prepare(with_block) {
             Ok(()) => Ok(slot),
@@ -225,11 +227,24 @@ impl Pool {
     }
 
     /// Moves up to `count` warm slots to `to`, the warmest last.
-    pub(crate) fn take_warm(&self, count: usize, to: &mut Vec<Slot>) {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tls::check_modules`].
+    pub(crate) fn take_warm(
+        &self,
+        count: usize,
+        with_blocks: bool,
+        to: &mut Vec<Slot>,
+    ) -> io::Result<()> {
+        if with_blocks {
+            tls::check_modules()?;
+        }
         let mut free = lock(&self.free);
         let rest = free.warm.len() - count.min(free.warm.len());
         to.extend(free.warm.drain(rest..));
         free.note_taken();
+        Ok(())
     }
 
     /// Takes back slots without occupants.
@@ -263,8 +278,8 @@ impl Free {
         let carved = match self.slabs.last_mut().map_or(Ok(None), Slab::carve)? {
             Some(stack) => stack,
             None => {
-                let count = self.stacks.clamp(FIRST_SLAB, (LARGEST_SLAB / stack_size).max(1));
-                let count = count.min((LARGEST_SLAB / stack_size).max(1));
+                let most = (LARGEST_SLAB / stack_size).max(1);
+                let count = self.stacks.max(FIRST_SLAB).min(most);
                 self.slabs.push(Slab::reserve(stack_size, count)?);
                 let slab = self.slabs.last_mut().expect("a slab was just added");
                 slab.carve()?.expect("a new slab has stacks")

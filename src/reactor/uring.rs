@@ -20,6 +20,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use io_uring::squeue::Entry;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
@@ -41,9 +42,8 @@ pub(crate) struct Uring<W> {
     /// Refers to `ring`; declared before it, dropped before it.
     submitter: Submitter<'static>,
     ring: Box<IoUring>,
-    /// The descriptor that wakes a worker out of [`Driver::poll`], and where its count is read to.
+    /// The descriptor that wakes a worker out of [`Driver::poll`].
     waker: RawFd,
-    count: Box<u64>,
     listening: bool,
     /// Ops to be cancelled for which the queue had no room yet.
     cancels: Vec<NonNull<Op<W>>>,
@@ -75,7 +75,6 @@ impl<W> Uring<W> {
             submitter,
             ring,
             waker: waker.as_raw_fd(),
-            count: Box::new(0),
             listening: false,
             cancels: Vec::new(),
             counts: Counts::default(),
@@ -122,12 +121,15 @@ impl<W> Uring<W> {
     }
 
     /// Keeps a read of the waker in flight.
+    ///
+    /// Where its count is read to, nobody looks. It is static because the kernel takes a ring down in
+    /// its own time: the read may end after the ring was closed.
     fn listen(&mut self) {
+        static SINK: AtomicU64 = AtomicU64::new(0);
         if !self.listening {
-            let read = opcode::Read::new(Fd(self.waker), (&raw mut *self.count).cast(), 8)
-                .build()
-                .user_data(WOKEN);
-            // SAFETY: the box and the descriptor live as long as the ring.
+            let read =
+                opcode::Read::new(Fd(self.waker), SINK.as_ptr().cast(), 8).build().user_data(WOKEN);
+            // SAFETY: the sink is static, and the descriptor open as long as the ring.
             self.listening = unsafe { self.push(&read) }.is_ok();
         }
     }

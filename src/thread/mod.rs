@@ -196,7 +196,7 @@ impl Builder {
         };
         let identity = Identity::new(self.name.map(String::into_boxed_str), None);
         let packet = Arc::new(Packet::new(scope));
-        packet.announce();
+        let announced = packet.announce();
         let theirs = packet.clone();
         let main = move || {
             let result = catch_unwind(AssertUnwindSafe(f));
@@ -204,13 +204,9 @@ impl Builder {
         };
         let stack_size = self.stack_size.map(stack::rounded_size);
         // SAFETY: as promised to this function; `finish` does not unwind.
-        match unsafe { runtime.spawn(stack_size, identity.clone(), main) } {
-            Ok(()) => Ok(Joining { thread: Thread { identity }, packet }),
-            Err(e) => {
-                packet.retract();
-                Err(e)
-            }
-        }
+        unsafe { runtime.spawn(stack_size, identity.clone(), main)? };
+        announced.keep();
+        Ok(Joining { thread: Thread { identity }, packet })
     }
 }
 
@@ -222,6 +218,10 @@ struct Joining<T> {
 
 impl<T> Joining<T> {
     fn join(self) -> Result<T> {
+        let own = worker::current();
+        if own.is_some_and(|own| Arc::ptr_eq(own.get().identity(), &self.thread.identity)) {
+            panic!("failed to join thread: it would wait for itself");
+        }
         self.packet.wait()
     }
 }
@@ -235,6 +235,12 @@ impl<T> Drop for Joining<T> {
 /// The right to join a green thread. As [`std::thread::JoinHandle`]; dropping it detaches the thread.
 pub struct JoinHandle<T>(Joining<T>);
 
+// SAFETY: `spawn` makes handles only for results that may be sent (as `std` has it, so that generic
+// code may send handles without saying so again); the handle gives out nothing else of the thread's.
+unsafe impl<T> Send for JoinHandle<T> {}
+// SAFETY: as above; a shared handle gives no access to the result.
+unsafe impl<T> Sync for JoinHandle<T> {}
+
 impl<T> JoinHandle<T> {
     /// The thread.
     pub fn thread(&self) -> &Thread {
@@ -246,6 +252,10 @@ impl<T> JoinHandle<T> {
     /// # Errors
     ///
     /// The thread panicked; the payload.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a thread joins itself.
     ///
     /// # Blocking
     ///

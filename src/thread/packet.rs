@@ -36,6 +36,24 @@ pub(super) struct Packet<T> {
     scope: Option<Arc<ScopeData>>,
 }
 
+/// A thread that its scope waits for although it does not exist yet.
+pub(super) struct Announced(Option<Arc<ScopeData>>);
+
+impl Announced {
+    /// It exists now, and will leave the scope itself.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Some(scope) = &self.0 {
+            scope.leave(false);
+        }
+    }
+}
+
 // SAFETY: the state says who may access the result, and its changes synchronise. What is shared is a
 // `T` that moves from one thread to another.
 unsafe impl<T: Send> Sync for Packet<T> {}
@@ -50,18 +68,12 @@ impl<T> Packet<T> {
         }
     }
 
-    /// The thread is about to be created.
-    pub(super) fn announce(&self) {
+    /// The thread is about to be created; unless that is kept, it was not.
+    pub(super) fn announce(&self) -> Announced {
         if let Some(scope) = &self.scope {
             scope.enter();
         }
-    }
-
-    /// The thread could not be created.
-    pub(super) fn retract(&self) {
-        if let Some(scope) = &self.scope {
-            scope.leave(false);
-        }
+        Announced(self.scope.clone())
     }
 
     /// Called by the thread at its end.
@@ -121,6 +133,9 @@ impl<T> Packet<T> {
         {
             scope.note_panic();
         }
+        // Here and not where the last reference goes: that may be the thread's, which by then has run
+        // its thread-local destructors and, if scoped, has left what the result borrows from.
+        self.drop_result();
     }
 
     pub(super) fn is_finished(&self) -> bool {

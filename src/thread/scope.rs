@@ -127,8 +127,13 @@ impl fmt::Debug for Scope<'_, '_> {
 /// The right to join a scoped green thread. As [`std::thread::ScopedJoinHandle`].
 pub struct ScopedJoinHandle<'scope, T> {
     joining: Joining<T>,
-    scope: PhantomData<&'scope mut &'scope ()>,
+    scope: PhantomData<&'scope ()>,
 }
+
+// SAFETY: as for `JoinHandle`.
+unsafe impl<T> Send for ScopedJoinHandle<'_, T> {}
+// SAFETY: as for `JoinHandle`.
+unsafe impl<T> Sync for ScopedJoinHandle<'_, T> {}
 
 impl<T> ScopedJoinHandle<'_, T> {
     pub(super) fn new(joining: Joining<T>) -> Self {
@@ -145,6 +150,10 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// # Errors
     ///
     /// The thread panicked; the payload.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a thread joins itself.
     ///
     /// # Blocking
     ///

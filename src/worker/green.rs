@@ -121,7 +121,10 @@ pub(crate) fn current() -> Option<GreenRef> {
 /// For the overflow handler.
 pub(crate) fn find_occupant(found: &mut dyn FnMut(Occupant<'_>)) {
     if let Some(green) = current() {
-        found(Occupant { stack: green.get().stack, name: green.get().identity.name.as_deref() });
+        found(Occupant {
+            stack: green.get().stack,
+            name: &|| green.get().identity.name.as_deref(),
+        });
     }
 }
 
@@ -172,14 +175,17 @@ impl GreenRef {
     }
 
     /// The green thread's life.
-    fn run(mut self, main: impl FnOnce()) {
+    fn run(self, main: impl FnOnce()) {
         if self.has_block() {
             CURRENT.set(Some(self));
             tls::begin();
         }
         main();
         // SAFETY: the thread is at its end; nobody asks for the identity any more.
-        drop(unsafe { ManuallyDrop::take(&mut self.0.as_mut().identity) });
+        drop(unsafe { ManuallyDrop::take(&mut (*self.0.as_ptr()).identity) });
+        if self.has_block() {
+            tls::end();
+        }
     }
 
     #[inline]

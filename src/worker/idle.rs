@@ -154,6 +154,7 @@ impl Idle {
 
     pub(crate) fn leave_watch(&self) {
         self.watched.store(false, Ordering::Release);
+        fence(Ordering::SeqCst);
     }
 }
 

@@ -71,6 +71,8 @@ struct Own {
     stolen: RefCell<Vec<GreenRef>>,
     /// How long the worker sleeps as a watcher.
     watch: Cell<Duration>,
+    /// It has just been the watcher.
+    watched: Cell<bool>,
     /// Where it looked for work last.
     victim: Cell<usize>,
     /// How many threads it stole last, and when; until it judges them.
@@ -92,7 +94,7 @@ impl Worker {
             length: AtomicUsize::new(0),
             timers: SpinLock::new(Timers::new()),
             sleeper: Sleeper::new(),
-            // Non-blocking for the writer; the ring waits for the reader.
+            // Blocking, so that the ring's read of it waits.
             waker: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
             counters: WorkerCounters::default(),
             runtime,
@@ -104,6 +106,7 @@ impl Worker {
                 slots: RefCell::new(Vec::with_capacity(OWN_SLOTS)),
                 stolen: RefCell::new(Vec::new()),
                 watch: Cell::new(WATCH_FIRST),
+                watched: Cell::new(false),
                 victim: Cell::new(index),
                 loot: Cell::new(None),
                 nap: Cell::new(NAP_FIRST),
@@ -143,7 +146,7 @@ impl Worker {
 
     /// Ends the worker's wait in its ring, this one or the next.
     pub(super) fn ring_bell(&self) {
-        // It can fail only when the count would overflow, and then there is a count.
+        // It would block only when the count is about to overflow, which takes 2⁶⁴ − 2 rings unheard.
         let _ = self.waker.write(1);
     }
 
@@ -206,7 +209,7 @@ impl Worker {
         if pool.stack_size() == self.runtime().stack_size() {
             let mut slots = self.own.slots.borrow_mut();
             if slots.is_empty() {
-                pool.take_warm(OWN_SLOTS / 2, &mut slots);
+                pool.take_warm(OWN_SLOTS / 2, with_block, &mut slots)?;
             }
             if let Some(slot) = slots.pop() {
                 return pool.reuse(slot, with_block);
@@ -246,15 +249,20 @@ impl Worker {
         }
         self.own.fp_control.set(FpControl::current());
         started(Ok(()));
+        let guard = AbortOnUnwind;
         while let Some(first) = self.find_work() {
             self.round(first);
         }
+        std::mem::forget(guard);
+        self.runtime().worker_returned();
         self.tidy(0, 0);
         *self.own.driver.borrow_mut() = None;
     }
 
     /// Runs threads, beginning with one that the caller took out, until the round is over. On entry and
-    /// on return the worker's own thread-locals are in force; in between none may be used.
+    /// on return the worker's own thread-locals are in force; in between none may be used. Not inlined, so
+    /// that no address of one comes in from a caller.
+    #[inline(never)]
     fn round(&self, first: GreenRef) {
         let mut current = first;
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
@@ -314,7 +322,7 @@ impl Worker {
         self.counters.yields.add(1);
         if last {
             self.install_own();
-            self.enqueue(current);
+            self.requeue(current);
             return None;
         }
         let next = self.queue.with(|q| {
@@ -327,6 +335,14 @@ impl Worker {
             next
         });
         Some(next)
+    }
+
+    /// Queues a thread of the round with the worker's own thread-locals in force. Not inlined: the queue
+    /// may grow, and the allocator use thread-locals, whose addresses must not be taken before.
+    #[cold]
+    #[inline(never)]
+    fn requeue(&self, thread: GreenRef) {
+        self.enqueue(thread);
     }
 
     /// A thread parks.
@@ -345,13 +361,13 @@ impl Worker {
                 // There is room where `next` was, unless others filled it; then the queue grows,
                 // which takes thread-locals that may allocate.
                 self.install_own();
-                self.enqueue(current);
+                self.requeue(current);
                 // SAFETY: owned, not yet run.
                 unsafe { next.install() };
                 Some(next)
             }
             None => {
-                self.enqueue(current);
+                self.requeue(current);
                 None
             }
         }
@@ -410,10 +426,16 @@ impl Worker {
         let mut sent = false;
         loop {
             self.poll(Wait::No);
-            let found = self.dequeue().or_else(|| {
-                self.judge_loot();
-                self.dequeue().or_else(|| self.steal())
-            });
+            let mut found = self.dequeue();
+            if found.is_none() && self.loot_was_poor() {
+                // No search goes on while the worker naps: let others be sent.
+                if std::mem::take(&mut sent) {
+                    self.runtime().idle.search_ended();
+                }
+                self.nap();
+                found = self.dequeue();
+            }
+            let found = found.or_else(|| self.steal());
             if std::mem::take(&mut sent) {
                 self.runtime().idle.search_ended();
                 if found.is_some() && self.has_queued() {
@@ -422,6 +444,9 @@ impl Worker {
             }
             if found.is_some() {
                 self.own.watch.set(WATCH_FIRST);
+                if self.own.watched.take() && self.runtime().idle.lacks_watcher() {
+                    self.send_searcher();
+                }
                 return found;
             }
             if self.runtime().has_ended() {
@@ -449,6 +474,7 @@ impl Worker {
             self.poll(self.wait_until_timer_or([watch, chores].into_iter().flatten().min()));
             if watching {
                 runtime.idle.leave_watch();
+                self.own.watched.set(true);
                 self.own.watch.set((self.own.watch.get() * 2).min(WATCH_LAST));
             }
         }
@@ -518,13 +544,19 @@ impl Worker {
         self.push_local(thread);
     }
 
-    /// Naps if the last loot was poor. A nap is not a sleep: completions end it, but wake-ups by other
-    /// workers, who would send this one back to the same queue, do not.
-    fn judge_loot(&self) {
-        let Some((count, since)) = self.own.loot.take() else { return };
-        if Duration::from_nanos(now() - since) > POOR_LOOT * count {
-            return self.own.nap.set(NAP_FIRST);
+    /// Judges what was stolen last, once it has run.
+    fn loot_was_poor(&self) -> bool {
+        let Some((count, since)) = self.own.loot.take() else { return false };
+        let poor = Duration::from_nanos(now() - since) < POOR_LOOT * count;
+        if !poor {
+            self.own.nap.set(NAP_FIRST);
         }
+        poor
+    }
+
+    /// Leaves the others alone for a while. A nap is not a sleep: completions and timers end it, but
+    /// wake-ups by other workers, who would send this one back to the same queue, do not.
+    fn nap(&self) {
         let nap = self.own.nap.get();
         self.own.nap.set((nap * 2).min(NAP_LAST));
         self.poll(self.wait_until_timer_or(Some(nap)));
@@ -560,6 +592,16 @@ impl Worker {
             return first;
         }
         None
+    }
+}
+
+/// A worker that unwinds would leave its threads behind, perhaps on a green thread's block.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        eprintln!("uthread: a worker panicked, which is a bug of uthread; aborting");
+        std::process::abort();
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 
 use super::green::{GreenRef, Identity, current, find_occupant};
 use super::idle::Idle;
+use super::parker::Parker;
 use super::run::{self, Worker};
+use super::wait;
 use crate::context::{overflow, pool, tls};
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
@@ -33,6 +35,7 @@ pub(crate) struct Config {
 pub(crate) struct Runtime {
     pub(super) workers: Box<[Worker]>,
     pub(super) idle: Idle,
+    this: Weak<Runtime>,
     config: Config,
     pool: &'static pool::Pool,
     /// Threads that were created and are not retired.
@@ -46,6 +49,8 @@ pub(crate) struct Runtime {
     /// Wake-ups by threads outside of the runtime.
     pub(crate) remote_wakeups: AtomicU64,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where a green thread waits for the end.
+    ended: Parker,
 }
 
 impl Runtime {
@@ -73,6 +78,7 @@ impl Runtime {
                     Box::default()
                 }),
                 idle: Idle::new(),
+                this: weak.clone(),
                 pool: pool::of_size(config.stack_size),
                 config,
                 live: AtomicUsize::new(0),
@@ -81,6 +87,7 @@ impl Runtime {
                 remote_spawns: AtomicU64::new(0),
                 remote_wakeups: AtomicU64::new(0),
                 os_threads: Mutex::default(),
+                ended: Parker::new(),
             }
         });
         match failure.map_or_else(|| runtime.start_workers(), Err) {
@@ -117,8 +124,15 @@ impl Runtime {
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.ring_all();
-        if current().is_some_and(|c| std::ptr::eq(c.get().runtime(), self)) {
-            return;
+        if let Some(caller) = current() {
+            if std::ptr::eq(caller.get().runtime(), self) {
+                return;
+            }
+            // A green thread of another runtime parks, so that its worker goes on; what is left to be
+            // waited for below then takes no time.
+            while !self.has_ended() {
+                wait::wait(&self.ended, None);
+            }
         }
         for thread in std::mem::take(&mut *self.os_threads()) {
             // A worker's panic is a bug of this crate, told on stderr by its hook.
@@ -135,13 +149,18 @@ impl Runtime {
         self.closing.load(Ordering::SeqCst) && self.live.load(Ordering::SeqCst) == 0
     }
 
-    /// A thread was retired. It may have been the last.
+    /// A thread was retired.
     #[inline]
     pub(super) fn thread_ended(&self) {
-        // Either this sees `closing`, or `close` rings after this and the workers see no thread live.
-        if self.live.fetch_sub(1, Ordering::SeqCst) == 1 && self.closing.load(Ordering::SeqCst) {
-            self.ring_all();
-        }
+        self.live.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A worker has seen that the runtime has ended. The one that retired the last thread looks before
+    /// it sleeps; if it did so before `closing` was set, `close` rings. So one worker sees it, and rings
+    /// the others.
+    pub(super) fn worker_returned(&self) {
+        self.ring_all();
+        wait::notify(&self.ended);
     }
 
     /// Creates a green thread and makes it runnable.
@@ -169,8 +188,8 @@ impl Runtime {
             Some(worker) => worker.take_slot(pool)?,
             None => pool.take(self.owns_thread_blocks())?,
         };
-        self.live.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: as promised to this function; a live thread keeps the runtime from ending.
+        // SAFETY: as promised to this function; a live thread keeps the runtime from ending, and is
+        // counted before it is published.
         let thread = unsafe {
             if size_of_val(&main) <= LARGEST_CLOSURE {
                 GreenRef::create(slot, self, identity, main)
@@ -179,6 +198,7 @@ impl Runtime {
                 GreenRef::create(slot, self, identity, boxed)
             }
         };
+        self.live.fetch_add(1, Ordering::SeqCst);
         match here {
             Some(worker) => {
                 worker.counters.spawned.add(1);
@@ -208,12 +228,7 @@ impl Runtime {
 
     /// A reference that keeps the runtime's memory.
     pub(crate) fn hold(&self) -> Arc<Runtime> {
-        // SAFETY: runtimes exist only in the `Arc` that `start` makes, and the caller's reference
-        // shows that it is not gone.
-        unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
-        }
+        self.this.upgrade().expect("a runtime that is referred to is not gone")
     }
 
     /// Whether green threads have thread blocks of their own.

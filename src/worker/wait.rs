@@ -138,7 +138,10 @@ thread_local! {
 pub(crate) fn own_identity() -> Arc<Identity> {
     match current() {
         Some(thread) => thread.get().identity().clone(),
-        None => OS_IDENTITY.with(|own| own.get_or_init(os_identity).clone()),
+        // In a destructor of another thread-local, when this one is gone, a fresh one serves.
+        None => OS_IDENTITY
+            .try_with(|own| own.get_or_init(os_identity).clone())
+            .unwrap_or_else(|_| os_identity()),
     }
 }
 

@@ -203,9 +203,14 @@ impl Glibc {
 
     /// Gives the calling thread the process's locale, which is what a new thread has.
     pub(super) fn reset_locale(&self) {
-        // SAFETY: LC_GLOBAL_LOCALE is always a valid locale. (It is −1; the libc crate lacks it.)
+        // SAFETY: LC_GLOBAL_LOCALE (−1; the libc crate lacks it) is always a valid locale.
         unsafe { libc::uselocale(usize::MAX as libc::locale_t) };
         (self.ctype_init)();
+    }
+
+    /// Gives the calling thread an `errno` of 0, as a new one has.
+    pub(super) fn reset_errno(&self) {
+        nix::errno::Errno::clear();
     }
 
     /// Gives the calling thread the cancellation state of a new one.
@@ -263,16 +268,17 @@ impl Glibc {
         }
     }
 
-    /// Whether the block has TLS of a module beyond the first `static_modules`: memory that the
-    /// loader allocated when the occupant first used a library loaded at run time.
+    /// Whether the block has TLS of one of the modules asked for: in a new block that of any module
+    /// with static TLS, in a used one also memory that the loader allocated when the occupant first
+    /// used a library loaded at run time.
     ///
     /// # Safety
     ///
     /// The block is complete, and nobody uses it.
-    pub(super) unsafe fn touched_dynamic_tls(
+    pub(super) unsafe fn has_tls_of(
         &self,
         thread_pointer: NonNull<u8>,
-        static_modules: usize,
+        is_asked_for: impl Fn(usize) -> bool,
     ) -> bool {
         const TLS_DTV_UNALLOCATED: usize = usize::MAX;
         // SAFETY: the slot before the first holds the number of slots, and slots 1 to that number
@@ -280,7 +286,7 @@ impl Glibc {
         unsafe {
             let dtv = self.dtv(thread_pointer).read();
             let length: usize = self.dtv_counter.of::<usize>(dtv.sub(self.dtv_slot.bytes)).read();
-            (static_modules + 1..=length).any(|module| {
+            (1..=length).filter(|m| is_asked_for(*m)).any(|module| {
                 let slot = dtv.add(module * self.dtv_slot.bytes);
                 let address = self.dtv_pointer.of::<usize>(slot).read();
                 address != 0 && address != TLS_DTV_UNALLOCATED

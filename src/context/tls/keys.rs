@@ -22,20 +22,33 @@ pub(super) fn run_destructors(glibc: &Glibc) {
     let own =
         NonNull::new(arch::thread_pointer() as *mut u8).expect("a thread has a thread pointer");
     let pthread = glibc.pthread_of(own);
+    // SAFETY: a destructor is called with a value that was set for its key.
+    let run = |destructor: Destructor, value| unsafe { destructor(value) };
     for _ in 0..ROUNDS {
         // SAFETY: it is the calling thread's own structure.
-        if !unsafe { run_round(glibc, pthread) } {
+        if !unsafe { take_values(glibc, pthread, run) } {
             return;
         }
+        // A destructor may have used thread-locals with destructors of their own.
+        glibc.call_tls_dtors();
     }
+    // What destructors set in the last round must not be found by the block's next occupant.
+    // SAFETY: as above.
+    unsafe { take_values(glibc, pthread, |_, _| ()) };
 }
 
-/// One round; whether there was a destructor to run.
+type Destructor = unsafe extern "C" fn(*mut c_void);
+
+/// Takes all values out and shows those that have a destructor to `taken`; whether there were any.
 ///
 /// # Safety
 ///
 /// `pthread` is the calling thread's.
-unsafe fn run_round(glibc: &Glibc, pthread: NonNull<u8>) -> bool {
+unsafe fn take_values(
+    glibc: &Glibc,
+    pthread: NonNull<u8>,
+    taken: impl Fn(Destructor, *mut c_void),
+) -> bool {
     let keys = &glibc.keys;
     let mut ran = false;
     for first in 0..keys.specific_length {
@@ -57,7 +70,7 @@ unsafe fn run_round(glibc: &Glibc, pthread: NonNull<u8>) -> bool {
                 if let Some(destructor) =
                     destructor_of(glibc, first * keys.second_level_length + second, seq)
                 {
-                    destructor(data);
+                    taken(destructor, data);
                     ran = true;
                 }
             }
@@ -67,11 +80,7 @@ unsafe fn run_round(glibc: &Glibc, pthread: NonNull<u8>) -> bool {
 }
 
 /// The destructor of key `index` if it still is the key that had sequence number `seq`.
-fn destructor_of(
-    glibc: &Glibc,
-    index: usize,
-    seq: usize,
-) -> Option<unsafe extern "C" fn(*mut c_void)> {
+fn destructor_of(glibc: &Glibc, index: usize, seq: usize) -> Option<Destructor> {
     let keys = &glibc.keys;
     if index >= keys.table_length {
         return None;
@@ -87,7 +96,7 @@ fn destructor_of(
         }
         let destructor = AtomicUsize::from_ptr(keys.key_destructor.of::<usize>(key).as_ptr());
         let destructor = destructor.load(Ordering::Relaxed);
-        std::mem::transmute::<usize, Option<unsafe extern "C" fn(*mut c_void)>>(destructor)
+        std::mem::transmute::<usize, Option<Destructor>>(destructor)
     }
 }
 

@@ -25,24 +25,29 @@
 //!
 //! The kernel does not know of green threads. Their tids are made up, above any that the kernel
 //! gives out, because recursive locks compare tids. Hence functions that hand a `pthread_t`'s tid to
-//! the kernel fail on a green thread's own (`pthread_kill`, `pthread_setname_np`,
-//! `pthread_getaffinity_np`: ESRCH or ENOENT), priority-inheriting and robust mutexes, whose owner the
+//! the kernel fail on a green thread's own (`pthread_getaffinity_np`, `pthread_getattr_np`,
+//! `pthread_getschedparam`: ESRCH) or mean the worker (`pthread_setname_np`), priority-inheriting and robust mutexes, whose owner the
 //! kernel looks up by tid, must not be shared by green threads, and `pthread_exit` and
 //! `pthread_cancel` are for real threads. Signal mask, affinity, credentials and `gettid` are those of
 //! the OS thread underneath.
 //!
 //! A library that is loaded with `dlopen` and demands *static* TLS (flag `DF_STATIC_TLS`; ordinary
 //! libraries use dynamic TLS, which works) takes it from a reserve that glibc keeps in every OS
-//! thread and that thread blocks, for the sake of their size, do not have. From then on spawning
-//! fails with an error that says so; running green threads must not call into that library. Load
-//! such a library before the first spawn instead: then it counts as one of the program's own.
+//! thread and that thread blocks, for the sake of their size, do not have. Green threads must not call
+//! into that library. Spawning fails with an error that says so once it is noticed, that is when a
+//! worker needs a slot that it has not at hand. Load such a library before the first spawn instead:
+//! then it counts as one of the program's own.
+//!
+//! `fork` leaves the child one OS thread, the caller's, on its green stack; of the worker's own stack
+//! the child's libc believes that it is free. As in any program with threads, the child may do little
+//! but `exec` or `_exit`. (`std::process::Command` does just that.) CET shadow stacks are not switched
+//! and must be off, as they are unless a program asks for them.
 
 mod glibc;
 mod keys;
 mod template;
 
 use std::io;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -91,6 +96,18 @@ pub(crate) fn footprint() -> usize {
     t.below + t.above
 }
 
+/// Fails if a library was loaded whose static TLS the blocks have no room for. Costs 20 ns.
+///
+/// # Errors
+///
+/// There is such a library; the message says what to do.
+pub(crate) fn check_modules() -> io::Result<()> {
+    match support() {
+        Ok(Support { glibc, template }) => template.check_modules(glibc),
+        Err(_) => Ok(()),
+    }
+}
+
 /// For callers that hold a block, whose existence proves support.
 fn proven() -> &'static Support {
     support().expect("thread blocks were probed before one is used")
@@ -106,7 +123,7 @@ pub(crate) struct ThreadBlock {
 unsafe impl Send for ThreadBlock {}
 
 impl ThreadBlock {
-    /// Builds a block in the [`footprint`] bytes below `top`, for a stack of addresses `stack`.
+    /// Builds a block in the [`footprint`] bytes below `top`.
     ///
     /// # Errors
     ///
@@ -117,9 +134,8 @@ impl ThreadBlock {
     ///
     /// The memory is writable, unused, aligned to a page at its end, and stays so until
     /// [`ThreadBlock::dismantle`]. Thread blocks are [`available`].
-    pub(crate) unsafe fn build(top: NonNull<u8>, stack: Range<usize>) -> io::Result<ThreadBlock> {
+    pub(crate) unsafe fn build(top: NonNull<u8>) -> io::Result<ThreadBlock> {
         let Support { glibc, template } = proven();
-        template.check_modules()?;
         // SAFETY: `above` bytes below the top are within the footprint.
         let thread_pointer = unsafe { top.sub(template.above) };
         let remains = Remains::take()?;
@@ -129,7 +145,7 @@ impl ThreadBlock {
                 remains.put_back();
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
-            template.write(glibc, thread_pointer, remains, stack);
+            template.write(glibc, thread_pointer, remains);
         }
         Ok(ThreadBlock { thread_pointer })
     }
@@ -156,7 +172,7 @@ impl ThreadBlock {
         let Support { glibc, template } = proven();
         // SAFETY: `&mut self` and the last occupant's end: nobody uses the block.
         unsafe {
-            if glibc.touched_dynamic_tls(self.thread_pointer, template.static_modules()) {
+            if glibc.has_tls_of(self.thread_pointer, |m| !template.is_static(m)) {
                 template.rebuild_dynamic(glibc, self.thread_pointer)?;
             }
             template.renew(self.thread_pointer);
@@ -186,7 +202,7 @@ impl ThreadBlock {
 /// thread-locals, among them the pointer to malloc's cache.
 struct Remains {
     tid: u32,
-    libc: Option<Vec<u8>>,
+    libc: Option<Box<[u8]>>,
 }
 
 static REMAINS: Mutex<Vec<Remains>> = Mutex::new(Vec::new());
@@ -220,11 +236,13 @@ impl Remains {
 
 /// To be called first on a green thread that has a block: what `pthread_create`'s start routine does.
 pub(crate) fn begin() {
-    proven().glibc.reset_locale();
+    let glibc = &proven().glibc;
+    glibc.reset_locale();
+    glibc.reset_errno();
 }
 
-/// To be called last on a green thread that has a block: runs the destructors of its thread-locals,
-/// as the end of an OS thread does, and again if a destructor made new ones.
+/// To be called on a green thread that has a block when only its result is left to be published: runs
+/// the destructors of its thread-locals, as the end of an OS thread does.
 pub(crate) fn finish() {
     let Support { glibc, .. } = proven();
     glibc.call_tls_dtors();
@@ -232,5 +250,8 @@ pub(crate) fn finish() {
     glibc.reset_cancellation();
 }
 
-#[cfg(test)]
-mod tests;
+/// To be called last on a green thread that has a block: whatever was done since [`finish`], libc's list
+/// of destructors, which passes to the next occupant, is empty.
+pub(crate) fn end() {
+    proven().glibc.call_tls_dtors();
+}

@@ -3,8 +3,7 @@
 //! The donor is an OS thread, created by libc on a stack of ours, that copies its own thread block
 //! before it has used any of it, and ends. Words in the copy that point into the donor's block (list
 //! heads, self pointers, the resolver's state) are moved to the new block when the copy is written
-//! out; the two words that describe the donor's stack are found by their values and replaced, so that
-//! `pthread_getattr_np` tells a green thread its own stack.
+//! out.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -17,8 +16,8 @@ use super::glibc::Glibc;
 use crate::arch;
 use crate::context::stack::page_size;
 
-/// Bytes of the donor's stack. Odd in pages, so that no other word of its block has this value.
-const DONOR_STACK_PAGES: usize = 67;
+/// Pages of the donor's stack, at the top of which libc puts its thread block.
+const DONOR_STACK_PAGES: usize = 64;
 
 /// The static TLS of one loaded module.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +28,7 @@ struct Module {
     image: *const u8,
     image_length: usize,
     length: usize,
+    alignment: usize,
     /// Libc or the loader: its values pass to a block's next occupant.
     inherited: bool,
 }
@@ -52,9 +52,6 @@ pub(super) struct Template {
     /// Number of module loads (`dlpi_adds`) that were checked for static TLS.
     checked_loads: AtomicU64,
     pthread_length: usize,
-    /// Offsets in the copy of the words with the stack's lowest address and its size.
-    stack_address: Option<usize>,
-    stack_size: Option<usize>,
 }
 
 // SAFETY: the images point into loaded modules' constant data. A static module is never unloaded.
@@ -77,14 +74,13 @@ impl Template {
     /// Creates a donor and copies it.
     pub(super) fn take(glibc: &Glibc) -> io::Result<Template> {
         let stack = memmap2::MmapOptions::new().len(DONOR_STACK_PAGES * page_size()).map_anon()?;
-        let (stack_low, stack_length) = (stack.as_ptr() as usize, stack.len());
         let mut photo = Photo {
             glibc,
             thread_pointer: 0,
             modules: Vec::with_capacity(count_modules() + 16),
             loads: 0,
             low: 0,
-            copy: Vec::with_capacity(stack_length),
+            copy: Vec::with_capacity(stack.len()),
             room: true,
         };
         run_donor(&stack, &mut photo)?;
@@ -94,19 +90,9 @@ impl Template {
             ));
         }
         let top = photo.low + photo.copy.len();
-        let word = |value: usize| {
-            let pthread = glibc.pthread_of(NonNull::new(photo.thread_pointer as *mut u8)?).as_ptr()
-                as usize
-                - photo.low;
-            words(&photo.copy, pthread..pthread + glibc.sizeof_pthread)
-                .find(|(_, w)| *w == value)
-                .map(|(at, _)| at)
-        };
         Ok(Template {
             below: photo.thread_pointer - photo.low,
             above: top - photo.thread_pointer,
-            stack_address: word(stack_low),
-            stack_size: word(stack_length),
             copy: photo.copy,
             origin: photo.low,
             modules: photo.modules,
@@ -115,13 +101,12 @@ impl Template {
         })
     }
 
-    /// The highest number of a module that was part of the program when the template was taken.
-    pub(super) fn static_modules(&self) -> usize {
-        self.modules.iter().map(|m| m.id).max().unwrap_or(0)
-    }
-
     /// Fails if a library loaded meanwhile has static TLS, for which blocks have no room.
-    pub(super) fn check_modules(&self) -> io::Result<()> {
+    ///
+    /// Only the loader knows which modules have: it writes their addresses into a new DTV. So a block
+    /// is built for the purpose, with as much room around it as the loader could ever use.
+    pub(super) fn check_modules(&self, glibc: &Glibc) -> io::Result<()> {
+        const ROOM: usize = 1 << 20;
         let mut loads = 0;
         for_each_module(|info| {
             loads = info.dlpi_adds;
@@ -130,25 +115,31 @@ impl Template {
         if loads == self.checked_loads.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let own = arch::thread_pointer();
-        let mut intruder = false;
-        for_each_module(|info| {
-            // Dynamic TLS of a module lies on the heap, static TLS within this reach of the thread
-            // pointer (glibc's reserve is at most a few KiB).
-            const REACH: usize = 64 << 10;
-            let address = info.dlpi_tls_data as usize;
-            let is_static = address != 0 && address.abs_diff(own) < REACH;
-            intruder |= is_static && !self.modules.iter().any(|m| m.id == info.dlpi_tls_modid);
-            true
-        });
+        let mut memory = memmap2::MmapOptions::new().len(2 * ROOM).map_anon()?;
+        // SAFETY: the middle of the mapping; blocks are smaller than half of it.
+        let middle = unsafe { NonNull::from(&mut memory[..]).cast::<u8>().add(ROOM) };
+        // SAFETY: the memory is ours, and larger than the static TLS of all modules with its reserve.
+        let intruder = unsafe {
+            if glibc.allocate_tls(middle).is_null() {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            let intruder = glibc.has_tls_of(middle, |m| !self.is_static(m));
+            glibc.deallocate_tls(middle);
+            intruder
+        };
         if intruder {
             return Err(io::Error::other(
-                "a library loaded at run time demands static thread-local storage, which running green threads \
-                 do not have; load it before the first green thread is spawned, or link the program to it",
+                "a library loaded at run time demands static thread-local storage, which green threads do not \
+                 have; load it before the first green thread is spawned, or link the program to it",
             ));
         }
         self.checked_loads.store(loads, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether that module has its place in every block.
+    pub(super) fn is_static(&self, module: usize) -> bool {
+        self.modules.iter().any(|m| m.id == module)
     }
 
     /// Completes a block to which the loader has added its part.
@@ -161,7 +152,6 @@ impl Template {
         glibc: &Glibc,
         thread_pointer: NonNull<u8>,
         remains: Remains,
-        stack: Range<usize>,
     ) {
         // SAFETY: everything written lies within the block.
         unsafe {
@@ -169,34 +159,38 @@ impl Template {
             let dtv = glibc.dtv(thread_pointer).read();
             let pthread =
                 glibc.pthread_of(thread_pointer).as_ptr() as usize - low.as_ptr() as usize;
-            self.write_range(low, &self.copy, pthread..pthread + self.pthread_length);
+            let pthread = pthread..pthread + self.pthread_length;
+            self.write_at(low, pthread.start, &self.copy[pthread]);
             glibc.dtv(thread_pointer).write(dtv);
-            let inherited = remains.libc.as_deref().unwrap_or(&self.copy);
-            for module in self.modules.iter().filter(|m| m.inherited) {
-                self.write_range(low, inherited, self.range(module));
-            }
-            for (at, value) in [(self.stack_address, stack.start), (self.stack_size, stack.len())] {
-                if let Some(at) = at {
-                    low.add(at).cast::<usize>().write(value);
-                }
+            let mut kept = remains.libc.as_deref();
+            for module in self.inherited() {
+                let range = self.range(module);
+                let image = match &mut kept {
+                    Some(kept) => {
+                        kept.split_off(..range.len()).expect("as long as when it was saved")
+                    }
+                    None => &self.copy[range.clone()],
+                };
+                self.write_at(low, range.start, image);
             }
             glibc.personalise(thread_pointer, remains.tid);
         }
     }
 
-    /// Copies a range of a donor-based image to the block at `low`, moving pointers into it.
+    /// Writes donor-based bytes at an offset of the block at `low`, moving pointers into it.
     ///
     /// # Safety
     ///
     /// The block is writable and unused.
-    unsafe fn write_range(&self, low: NonNull<u8>, image: &[u8], range: Range<usize>) {
-        // SAFETY: the range is within both.
+    unsafe fn write_at(&self, low: NonNull<u8>, offset: usize, image: &[u8]) {
+        // SAFETY: callers pass parts of a block's extent.
         unsafe {
-            low.add(range.start)
-                .copy_from_nonoverlapping(NonNull::from(&image[range.clone()]).cast(), range.len());
-            for (at, value) in words(image, range) {
-                if let Some(inner) = value.checked_sub(self.origin).filter(|o| *o < image.len()) {
-                    low.add(at).cast::<usize>().write(low.as_ptr() as usize + inner);
+            low.add(offset).copy_from_nonoverlapping(NonNull::from(image).cast(), image.len());
+            let aligned = offset.next_multiple_of(8) - offset;
+            for (at, value) in words(image, aligned..image.len()) {
+                if let Some(inner) = value.checked_sub(self.origin).filter(|o| *o < self.copy.len())
+                {
+                    low.add(offset + at).cast::<usize>().write(low.as_ptr() as usize + inner);
                 }
             }
         }
@@ -247,7 +241,7 @@ impl Template {
             let new = slot.replace(old);
             glibc.deallocate_tls(thread_pointer);
             slot.write(new);
-            for module in self.modules.iter().filter(|m| m.inherited) {
+            for module in self.inherited() {
                 let range = self.range(module);
                 low.add(range.start).copy_from_nonoverlapping(
                     NonNull::from(&block[range.clone()]).cast(),
@@ -258,39 +252,48 @@ impl Template {
         Ok(())
     }
 
-    /// What is to be kept of a block that ends.
+    /// What is to be kept of a block that ends: the inherited modules' bytes, if they changed at all.
     ///
     /// # Safety
     ///
     /// The block is complete, and nobody uses it.
     pub(super) unsafe fn remains(&self, glibc: &Glibc, thread_pointer: NonNull<u8>) -> Remains {
         // SAFETY: the block is readable; the field is libc's tid.
-        unsafe {
+        let (low, block, tid) = unsafe {
             let low = thread_pointer.sub(self.below);
-            let tid = glibc.tid.of::<u32>(glibc.pthread_of(thread_pointer)).read();
             let block = std::slice::from_raw_parts(low.as_ptr(), self.copy.len());
-            let mut image = self.copy.clone();
-            for module in self.modules.iter().filter(|m| m.inherited) {
-                let range = self.range(module);
-                image[range.clone()].copy_from_slice(&block[range.clone()]);
-                // Back to the donor's addresses, from which `write` moves them on.
-                for (at, value) in words(block, range) {
-                    if let Some(inner) =
-                        value.checked_sub(low.as_ptr() as usize).filter(|o| *o < block.len())
-                    {
-                        image[at..at + 8].copy_from_slice(&(self.origin + inner).to_ne_bytes());
-                    }
+            (
+                low.as_ptr() as usize,
+                block,
+                glibc.tid.of::<u32>(glibc.pthread_of(thread_pointer)).read(),
+            )
+        };
+        let mut kept = Vec::new();
+        let mut changed = false;
+        for module in self.inherited() {
+            let range = self.range(module);
+            let start = kept.len();
+            kept.extend_from_slice(&block[range.clone()]);
+            // Back to the donor's addresses, from which `write` moves them on.
+            for (at, value) in words(block, range.clone()) {
+                if let Some(inner) = value.checked_sub(low).filter(|o| *o < block.len()) {
+                    let at = start + at - range.start;
+                    kept[at..at + 8].copy_from_slice(&(self.origin + inner).to_ne_bytes());
                 }
             }
-            let changed = image != self.copy;
-            Remains { tid, libc: changed.then_some(image) }
+            changed |= kept[start..] != self.copy[range];
         }
+        Remains { tid, libc: changed.then(|| kept.into_boxed_slice()) }
+    }
+
+    fn inherited(&self) -> impl Iterator<Item = &Module> {
+        self.modules.iter().filter(|m| m.inherited)
     }
 }
 
-/// The aligned words of `image` in `range`, each with its offset.
+/// The words of `image` in `range`, each with its offset; the range begins at an aligned one.
 fn words(image: &[u8], range: Range<usize>) -> impl Iterator<Item = (usize, usize)> + '_ {
-    (range.start.next_multiple_of(8)..range.end.saturating_sub(7)).step_by(8).map(|at| {
+    range.clone().step_by(8).take_while(move |at| at + 8 <= range.end).map(|at| {
         let bytes: [u8; 8] = image[at..at + 8].try_into().expect("eight bytes were asked for");
         (at, usize::from_ne_bytes(bytes))
     })
@@ -351,7 +354,9 @@ extern "C" fn pose(photo: *mut c_void) -> *mut c_void {
     }
     // The strictest alignment that a thread pointer has (64 for `struct pthread`) carries over to
     // blocks whose top is aligned to a page if the distance to the top is a multiple of it.
-    let alignment = (1usize << own.trailing_zeros()).min(page_size()).min(256);
+    let strictest = photo.modules.iter().map(|m| m.alignment).fold(64, usize::max);
+    photo.room &= strictest <= page_size();
+    let alignment = strictest.min(page_size());
     low -= low % alignment;
     high = high.next_multiple_of(alignment);
     photo.low = low;
@@ -390,6 +395,7 @@ fn static_module(
         image: (info.dlpi_addr + tls.p_vaddr) as *const u8,
         image_length: tls.p_filesz as usize,
         length: tls.p_memsz as usize,
+        alignment: tls.p_align as usize,
         inherited: glibc.addresses().into_iter().any(contains),
     })
 }
