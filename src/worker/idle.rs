@@ -14,7 +14,8 @@
 //! queue; *F₂*, a fence; *S*, it looks at the sleeper's state. F₁ and F₂ are ordered one way or the
 //! other. If F₁ is before F₂, S sees `ASLEEP` and wakes. If F₂ is before F₁, Q sees what was pushed and
 //! does not sleep. The same argument holds with "a searcher is on its way" in the place of the state:
-//! the searcher ends its search (its own *A*) before it looks for the last time (*Q*).
+//! the searcher ends its search (its own *A*) before it looks for the last time (*Q*), and if it then
+//! has found work itself, sends the next to what it sees.
 //!
 //! What this leaves open is one thread queued behind one that runs for long, since for a single thread
 //! nobody is woken. Of the sleeping workers, one therefore is the watcher: while any worker is awake it
@@ -122,10 +123,12 @@ impl Idle {
         found
     }
 
-    /// The calling worker, which was sent to search, found something or gave up. It looks once more
-    /// before it sleeps, which [`Idle::announce`] asks for anyway.
+    /// The calling worker, which was sent to search, found something or gave up. While it searched, others
+    /// were not sent; so it looks at all queues once more: before it sleeps, as [`Idle::announce`] asks
+    /// for, or, if it found something, now, to send the next.
     pub(crate) fn search_ended(&self) {
         self.searching.fetch_sub(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     fn rouse(&self, other: &Sleeper, to: usize) -> bool {
@@ -248,6 +251,31 @@ mod models {
             let lost = sleeps_on(&w);
             thread.join().unwrap();
             assert!(found || !lost(), "asleep beside a queue that is too long");
+        });
+    }
+
+    #[test]
+    fn a_searcher_that_finds_work_sees_what_was_pushed_elsewhere_while_it_searched() {
+        loom::model(|| {
+            let w = world();
+            w.idle.announce(&w.sleeper);
+            assert!(w.idle.send_searcher([(0, &w.sleeper)].into_iter()).is_some());
+            // Another worker sleeps meanwhile.
+            let other = Arc::new(Sleeper::new());
+            w.idle.announce(&other);
+            let (pusher, asleep) = (w.clone(), other.clone());
+            let thread = loom::thread::spawn(move || {
+                pusher.queue.store(1, Ordering::Relaxed);
+                pusher.idle.send_searcher([(1, &*asleep)].into_iter()).is_some()
+            });
+            // The searcher wakes and finds something in a third place.
+            assert!(w.idle.awake(&w.sleeper));
+            w.idle.search_ended();
+            let sees_more = w.queue.load(Ordering::Relaxed) > 0;
+            assert!(
+                thread.join().unwrap() || sees_more,
+                "nobody is sent to a queue that is too long"
+            );
         });
     }
 

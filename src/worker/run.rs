@@ -436,16 +436,15 @@ impl Worker {
                 found = self.dequeue();
             }
             let found = found.or_else(|| self.steal());
-            if std::mem::take(&mut sent) {
+            let was_sent = std::mem::take(&mut sent);
+            if was_sent {
                 self.runtime().idle.search_ended();
-                if found.is_some() && self.has_queued() {
-                    self.send_searcher();
-                }
             }
             if found.is_some() {
                 self.own.watch.set(WATCH_FIRST);
-                if self.own.watched.take() && self.runtime().idle.lacks_watcher() {
-                    self.send_searcher();
+                let watched = self.own.watched.take();
+                if was_sent || watched {
+                    self.pass_on(was_sent);
                 }
                 return found;
             }
@@ -453,6 +452,16 @@ impl Worker {
                 return None;
             }
             sent = self.sleep();
+        }
+    }
+
+    /// Sends the next sleeper where this worker, which has work now, leaves a place: that of the
+    /// searcher, if there is more to be found, or that of the watcher.
+    fn pass_on(&self, was_sent: bool) {
+        let runtime = self.runtime();
+        let more = was_sent && runtime.workers.iter().any(Worker::has_queued);
+        if more || runtime.idle.lacks_watcher() {
+            self.send_searcher();
         }
     }
 

@@ -108,7 +108,10 @@ fn field(name: &CStr) -> Result<Field, String> {
 impl Glibc {
     /// Looks everything up; the error names what is missing.
     pub(super) fn find() -> Result<Glibc, String> {
-        let (specific, specific_length) = array(c"_thread_db_pthread_specific")?;
+        // Described as one field that holds all the pointers.
+        let specific = field(c"_thread_db_pthread_specific")?;
+        let specific_length = specific.bytes / size_of::<usize>();
+        let specific = Field { bytes: size_of::<usize>(), ..specific };
         let (second_level, second_level_length) =
             array(c"_thread_db_pthread_key_data_level2_data")?;
         let keys = Keys {
