@@ -76,7 +76,7 @@ mod joining {
         among_several_workers(|| {
             let body = |i: usize| {
                 uthread::yield_now();
-                if i % 3 == 0 { Expected::panic(i) } else { i }
+                if i.is_multiple_of(3) { Expected::panic(i) } else { i }
             };
             let threads: Vec<_> = (0..1000).map(|i| uthread::spawn(move || body(i))).collect();
             for (i, thread) in threads.into_iter().enumerate() {

@@ -473,7 +473,7 @@ mod statistics {
             assert_eq!((stats.spawned, stats.finished), (THREADS + 1, THREADS + 1));
             assert_eq!(stats.yields, THREADS);
             // Each thread yields and sleeps, so that it is switched to three times at least.
-            assert!(stats.switches >= 3 * THREADS + 1, "{stats}");
+            assert!(stats.switches > 3 * THREADS, "{stats}");
             assert!(stats.wakeups >= THREADS, "{stats}");
             assert!(stats.arrivals >= stats.stolen && stats.stolen >= stats.steals, "{stats}");
             assert!(stats.stacks_mapped >= stats.stacks_pooled, "{stats}");

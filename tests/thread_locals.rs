@@ -183,7 +183,7 @@ mod destructors {
 
     thread_local! {
         static FIRST: RefCell<Option<OnDrop>> = const { RefCell::new(None) };
-        static SECOND: RefCell<Option<OnDrop>> = RefCell::new(None);
+        static SECOND: RefCell<Option<OnDrop>> = const { RefCell::new(None) };
     }
 
     type Local = std::thread::LocalKey<RefCell<Option<OnDrop>>>;
@@ -455,7 +455,7 @@ mod destructors {
                     }
                     drop(thread);
                     // Of what this thread dropped, one value is destroyed when it ends.
-                    FIRST.take().map(drop);
+                    drop(FIRST.take());
                 }
             });
             dropper.join().unwrap();

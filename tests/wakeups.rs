@@ -793,3 +793,50 @@ mod mixture {
         }
     }
 }
+
+mod watching {
+    use super::*;
+
+    fn spins_until(condition: impl Fn() -> bool) -> bool {
+        let began = std::time::Instant::now();
+        while !condition() {
+            if began.elapsed() > Duration::from_secs(10) {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
+    }
+
+    /// The worker that watches gets work for itself, while a third one sleeps and a thread waits behind a
+    /// busy one.
+    #[test]
+    fn goes_on_when_the_watcher_gets_work() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        for _ in 0..3 {
+            let runtime = uthread::Runtime::builder().workers(3).build().unwrap();
+            let stage = AtomicUsize::new(0);
+            let (stage, runtime) = (&stage, &runtime);
+            std::thread::scope(|os| {
+                os.spawn(|| {
+                    while stage.load(SeqCst) < 2 {
+                        std::thread::yield_now();
+                    }
+                    // From outside, it goes to a worker that sleeps, the watcher perhaps.
+                    runtime.run(|| assert!(spins_until(|| stage.load(SeqCst) == 5)));
+                });
+                runtime.run(|| {
+                    uthread::scope(|s| {
+                        s.spawn(|| stage.store(1, SeqCst));
+                        assert!(spins_until(|| stage.load(SeqCst) == 1));
+                        s.spawn(|| stage.store(4, SeqCst));
+                        // Overwrites nothing: the thread above has not run or has, and then that is it.
+                        let _ = stage.compare_exchange(1, 2, SeqCst, SeqCst);
+                        assert!(spins_until(|| stage.load(SeqCst) == 4), "nobody watches");
+                        stage.store(5, SeqCst);
+                    });
+                });
+            });
+        }
+    }
+}
