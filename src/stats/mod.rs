@@ -47,7 +47,7 @@ macro_rules! counters {
         }
 
         /// Counts since a runtime's start, summed over its workers, and the state of the process's
-        /// stacks. Made by [`stats`](crate::stats) and [`Runtime::stats`](crate::Runtime::stats).
+        /// stacks. Made by [`stats`](fn@crate::stats) and [`Runtime::stats`](crate::Runtime::stats).
         ///
         /// `Display` writes one line for each, its name and its value.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

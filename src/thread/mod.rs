@@ -1,6 +1,6 @@
 //! `std::thread` for green threads: the same names, the same signatures, the same promises.
 //!
-//! - [`packet`]: how a result gets from a thread to who joins it. - [`scope`]: threads that borrow.
+//! - [`packet`]: how a result gets from a thread to who joins it. - [`mod@scope`]: threads that borrow.
 
 mod packet;
 mod scope;

@@ -42,7 +42,7 @@ impl ScopeData {
     }
 }
 
-/// A scope in which green threads can be spawned that borrow from outside of it. See [`scope`].
+/// A scope in which green threads can be spawned that borrow from outside of it. See [`scope()`].
 pub struct Scope<'scope, 'env: 'scope> {
     data: Arc<ScopeData>,
     /// Invariant in both lifetimes, as `std`'s, so that neither can be shortened or extended.

@@ -26,9 +26,9 @@
 //!
 //! **The races to fear** are argued where they live: a wake-up that comes while its thread is still
 //! parking ([`parker`]); work that arrives while a worker goes to sleep ([`idle`]); a waker that
-//! touches the runtime after the thread it woke has ended and the runtime with it ([`wake`]).
+//! touches the runtime after the thread it woke has ended and the runtime with it (`wait::wake`).
 //!
-//! - [`green`]: the control block. - [`run`]: the loop. - [`wait`]: what a thread calls to wait, and
+//! - [`green`]: the control block. - [`run`]: the loop. - [`mod@wait`]: what a thread calls to wait, and
 //!   wakers. - [`runtime`]: workers together, start and end. - [`lock`], [`parker`], [`idle`]: the
 //!   lock-free parts, with loom models.
 
