@@ -301,6 +301,8 @@ mod side_by_side {
 
 mod failure_to_spawn {
     use super::*;
+    use std::os::fd::AsRawFd;
+
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
     /// Address space, in KiB, that is left to the process: less than a slab of stacks takes.
@@ -423,10 +425,14 @@ mod failure_to_spawn {
         let child = in_child(test, &[], || {
             drop(runtime());
             let (threads, descriptors) = (holdings::threads(), holdings::descriptors());
+            let running = runtime();
+            let needed = holdings::descriptors() - descriptors;
+            drop(running);
             let (before, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-            // From none to clearly too few: a worker takes two, an eventfd and a ring.
-            for more in 0..2 * WORKERS - 2 {
-                setrlimit(Resource::RLIMIT_NOFILE, (descriptors - 1 + more) as u64, most).unwrap();
+            let highest = std::fs::File::open("/dev/null").unwrap().as_raw_fd() as usize;
+            for missing in 1..=needed {
+                let limit = highest + needed - missing;
+                setrlimit(Resource::RLIMIT_NOFILE, limit as u64, most).unwrap();
                 let error = Runtime::builder().workers(WORKERS).build().unwrap_err();
                 let told = error.to_string();
                 let says_why = error.raw_os_error() == Some(libc::EMFILE);

@@ -27,6 +27,8 @@ use op::{Op, Request};
 /// How long [`Driver::poll`] may wait for a completion or a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
+    /// Not at all, and what was collected may stay collected: a poll that hands over will follow soon.
+    Defer,
     /// Not at all.
     No,
     /// At most this long.

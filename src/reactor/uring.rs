@@ -104,7 +104,7 @@ impl<W> Uring<W> {
     fn enter(&mut self, wait: Wait) {
         self.counts.enters += 1;
         let result = match wait {
-            Wait::No => self.submitter.submit_and_wait(0),
+            Wait::Defer | Wait::No => self.submitter.submit_and_wait(0),
             Wait::Forever => self.submitter.submit_and_wait(1),
             Wait::For(time) => {
                 let time = Timespec::from(time);
@@ -148,10 +148,10 @@ impl<W> Uring<W> {
         }
     }
 
-    /// Whether an enter that does not wait would do anything.
-    fn has_work(&mut self) -> bool {
+    /// Whether the kernel has completions that take an enter to get.
+    fn has_completions(&mut self) -> bool {
         let queue = self.ring.submission();
-        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+        queue.taskrun() || queue.cq_overflow()
     }
 
     /// Reports the completions that are in the queue; whether there were any.
@@ -193,9 +193,9 @@ impl<W> Driver<W> for Uring<W> {
 
     fn poll(&mut self, wait: Wait, mut completed: impl FnMut(NonNull<Op<W>>)) {
         self.hand_over_cancels();
-        if wait == Wait::No {
-            if self.has_work() {
-                self.enter(wait);
+        if let Wait::Defer | Wait::No = wait {
+            if self.has_completions() || wait == Wait::No && !self.ring.submission().is_empty() {
+                self.enter(Wait::No);
             }
             self.reap(&mut completed);
             return;

@@ -39,6 +39,9 @@ const POOR_LOOT: Duration = Duration::from_micros(1);
 const NAP_FIRST: Duration = Duration::from_micros(20);
 const NAP_LAST: Duration = Duration::from_micros(500);
 
+/// How long a worker sleeps before it looks after the pools.
+const REST: Duration = Duration::from_millis(50);
+
 /// Slots that a worker keeps for its next spawns, without a lock.
 const OWN_SLOTS: usize = 128;
 
@@ -71,6 +74,8 @@ struct Own {
     stolen: RefCell<Vec<GreenRef>>,
     /// How long the worker sleeps as a watcher.
     watch: Cell<Duration>,
+    /// It has slept, or begun to, since it last had work.
+    rested: Cell<bool>,
     /// It has just been the watcher.
     watched: Cell<bool>,
     /// Where it looked for work last.
@@ -106,6 +111,7 @@ impl Worker {
                 slots: RefCell::new(Vec::with_capacity(OWN_SLOTS)),
                 stolen: RefCell::new(Vec::new()),
                 watch: Cell::new(WATCH_FIRST),
+                rested: Cell::new(false),
                 watched: Cell::new(false),
                 victim: Cell::new(index),
                 loot: Cell::new(None),
@@ -425,7 +431,8 @@ impl Worker {
         self.tidy(OWN_SLOTS - 2, OWN_SLOTS / 2);
         let mut sent = false;
         loop {
-            self.poll(Wait::No);
+            // With nothing queued, ops that were begun are handed over by the enter that waits.
+            self.poll(if self.has_queued() { Wait::No } else { Wait::Defer });
             let mut found = self.dequeue();
             if found.is_none() && self.loot_was_poor() {
                 // No search goes on while the worker naps: let others be sent.
@@ -435,13 +442,20 @@ impl Worker {
                 self.nap();
                 found = self.dequeue();
             }
-            let found = found.or_else(|| self.steal());
+            let found = found.or_else(|| {
+                let stolen = self.steal();
+                if stolen.is_some() {
+                    self.poll(Wait::No);
+                }
+                stolen
+            });
             let was_sent = std::mem::take(&mut sent);
             if was_sent {
                 self.runtime().idle.search_ended();
             }
             if found.is_some() {
                 self.own.watch.set(WATCH_FIRST);
+                self.own.rested.set(false);
                 let watched = self.own.watched.take();
                 if was_sent || watched {
                     self.pass_on(was_sent);
@@ -468,9 +482,14 @@ impl Worker {
     /// Sleeps until something happens; whether the worker was sent to search.
     fn sleep(&self) -> bool {
         let runtime = self.runtime();
-        // Time to spare is spent on the pools first, and bounds the sleep while they hold too much.
-        self.tidy(0, 0);
-        let chores = pool::maintain();
+        // Time to spare is spent on the pools, and bounds the sleep while they hold too much. But a short
+        // sleep between two bursts of work is no time to spare.
+        let chores = if self.own.rested.replace(true) {
+            self.tidy(0, 0);
+            pool::maintain()
+        } else {
+            Some(REST)
+        };
         runtime.idle.announce(&self.sleeper);
         // Threads that are bound to another worker are no reason to stay awake.
         let elsewhere =
@@ -486,6 +505,8 @@ impl Worker {
                 self.own.watched.set(true);
                 self.own.watch.set((self.own.watch.get() * 2).min(WATCH_LAST));
             }
+        } else {
+            self.poll(Wait::No);
         }
         runtime.idle.awake(&self.sleeper)
     }
