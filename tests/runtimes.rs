@@ -311,8 +311,15 @@ mod failure_to_spawn {
     /// Limits the address space while `scenario` runs.
     fn with_little_address_space(scenario: impl FnOnce()) {
         let (before, most) = getrlimit(Resource::RLIMIT_AS).unwrap();
-        let limit = (holdings::address_space_kib() + LEFT_KIB) << 10;
-        setrlimit(Resource::RLIMIT_AS, limit as u64, most).unwrap();
+        loop {
+            let limit_kib = holdings::address_space_kib() + LEFT_KIB;
+            setrlimit(Resource::RLIMIT_AS, (limit_kib << 10) as u64, most).unwrap();
+            if holdings::address_space_kib() + LEFT_KIB / 2 <= limit_kib {
+                break;
+            }
+            // Meanwhile another thread took what was left, for its first allocation.
+            setrlimit(Resource::RLIMIT_AS, before, most).unwrap();
+        }
         scenario();
         setrlimit(Resource::RLIMIT_AS, before, most).unwrap();
     }

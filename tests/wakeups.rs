@@ -840,3 +840,12 @@ mod watching {
         }
     }
 }
+
+#[test]
+fn joins_on_os_threads_leave_the_token_of_std_alone() {
+    std::thread::current().unpark();
+    uthread::spawn(|| uthread::sleep(Duration::from_millis(1))).join().unwrap();
+    uthread::scope(|s| _ = s.spawn(|| uthread::sleep(Duration::from_millis(1))));
+    // Blocks for ever if the token is gone.
+    std::thread::park();
+}

@@ -8,8 +8,9 @@ use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::num::NonZero;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::parker::Parker;
 use super::{Runtime, Worker};
@@ -26,25 +27,54 @@ pub(crate) struct Identity {
     pub(crate) name: Option<Box<str>>,
     /// For `park` and `unpark` of the public interface.
     pub(crate) parker: Parker,
-    /// The thread itself, where it is no green one.
-    pub(crate) os: Option<std::thread::Thread>,
+    /// What wakes the thread where it is no green one.
+    pub(crate) bell: Option<Box<Bell>>,
+}
+
+/// What an OS thread blocks on. Not `std::thread::park`, whose token is the program's to use.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    /// Ends the thread's present or next wait.
+    pub(crate) fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.heard.notify_one();
+    }
+
+    /// Waits for the bell, or for the time given.
+    pub(crate) fn listen(&self, limit: Option<Duration>) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*rung {
+            rung = match limit {
+                None => self.heard.wait(rung).unwrap_or_else(PoisonError::into_inner),
+                Some(limit) => {
+                    self.heard.wait_timeout(rung, limit).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        *rung = false;
+    }
 }
 
 impl Identity {
     /// A new thread's.
-    pub(crate) fn new(name: Option<Box<str>>, os: Option<std::thread::Thread>) -> Arc<Identity> {
+    pub(crate) fn new(name: Option<Box<str>>, bell: Option<Box<Bell>>) -> Arc<Identity> {
         // Ids are handed out in batches, so that spawning workers do not share a cache line.
         const BATCH: u64 = 1024;
         static NEXT: AtomicU64 = AtomicU64::new(1);
         thread_local!(static OWN: Cell<(u64, u64)> = const { Cell::new((0, 0)) });
         let (mut next, mut end) = OWN.get();
         if next == end {
-            next = NEXT.fetch_add(if os.is_some() { 1 } else { BATCH }, Ordering::Relaxed);
-            end = next + if os.is_some() { 1 } else { BATCH };
+            next = NEXT.fetch_add(if bell.is_some() { 1 } else { BATCH }, Ordering::Relaxed);
+            end = next + if bell.is_some() { 1 } else { BATCH };
         }
         OWN.set((next + 1, end));
         let id = NonZero::new(next).expect("ids begin at 1 and do not run out");
-        Arc::new(Identity { id, name, parker: Parker::new(), os })
+        Arc::new(Identity { id, name, parker: Parker::new(), bell })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use super::green::{GreenRef, Identity, current, find_occupant};
@@ -100,19 +100,25 @@ impl Runtime {
     }
 
     fn start_workers(self: &Arc<Self>) -> io::Result<()> {
-        let (report, reports) = mpsc::channel();
+        // Not a channel of `std`: waiting for one takes the token of `std::thread::park`.
+        let reports = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         for index in 0..self.workers.len() {
-            let (this, report) = (self.clone(), report.clone());
+            let (this, told) = (self.clone(), reports.clone());
             let thread = run::start(self, index, move || {
                 this.workers[index].run(this.config.ring_entries, |result| {
-                    // Nobody listens any more if another worker failed first.
-                    let _ = report.send(result);
+                    told.0.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                    told.1.notify_one();
                 });
             })?;
             self.os_threads().push(thread);
         }
-        drop(report);
-        reports.iter().take(self.workers.len()).collect()
+        let all = self.workers.len();
+        let told = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = reports
+            .1
+            .wait_while(told, |told| told.len() < all)
+            .unwrap_or_else(PoisonError::into_inner);
+        told.drain(..).collect()
     }
 
     fn os_threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {

@@ -147,7 +147,7 @@ pub(crate) fn own_identity() -> Arc<Identity> {
 
 fn os_identity() -> Arc<Identity> {
     let thread = std::thread::current();
-    Identity::new(thread.name().map(Box::from), Some(thread))
+    Identity::new(thread.name().map(Box::from), Some(Box::default()))
 }
 
 /// In a park word, tells an OS thread's identity from a green thread's control block.
@@ -156,7 +156,9 @@ const OS_TAG: usize = 2;
 /// Blocks an OS thread on a parker. The word holds a reference to its identity meanwhile, which the
 /// notifier takes over.
 fn block(parker: &Parker, deadline: Option<Deadline>) {
-    let waiter = Arc::into_raw(own_identity()) as usize | OS_TAG;
+    let own = own_identity();
+    let bell = own.bell.as_ref().expect("only OS threads block");
+    let waiter = Arc::into_raw(own.clone()) as usize | OS_TAG;
     let release = || {
         // SAFETY: the value came from `into_raw` above and was not handed out.
         drop(unsafe { Arc::from_raw((waiter & !OS_TAG) as *const Identity) });
@@ -166,14 +168,14 @@ fn block(parker: &Parker, deadline: Option<Deadline>) {
     }
     while parker.holds(waiter) {
         match deadline.map(Deadline::remaining) {
-            None => std::thread::park(),
+            None => bell.listen(None),
             Some(Duration::ZERO) => {
                 if parker.withdraw(waiter) {
                     release();
                 }
                 return;
             }
-            Some(time) => std::thread::park_timeout(time),
+            Some(time) => bell.listen(Some(time)),
         }
     }
 }
@@ -184,7 +186,7 @@ pub(crate) fn notify(parker: &Parker) {
     if waiter & OS_TAG != 0 {
         // SAFETY: the waiter left this reference for its notifier.
         let identity = unsafe { Arc::from_raw((waiter & !OS_TAG) as *const Identity) };
-        identity.os.as_ref().expect("the tag marks OS threads").unpark();
+        identity.bell.as_ref().expect("the tag marks OS threads").ring();
     } else {
         // SAFETY: the word handed the thread to this caller.
         wake(unsafe { GreenRef::from_waiter(waiter) });

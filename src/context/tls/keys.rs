@@ -51,11 +51,13 @@ unsafe fn take_values(
 ) -> bool {
     let keys = &glibc.keys;
     let mut ran = false;
-    for first in 0..keys.specific_length {
+    let created = keys_ever_created(glibc);
+    for first in 0..created.div_ceil(keys.second_level_length) {
         // SAFETY: the index is within the array, and only this thread changes it.
         let block = unsafe { keys.specific.element::<Option<NonNull<u8>>>(pthread, first).read() };
         let Some(block) = block else { continue };
-        for second in 0..keys.second_level_length {
+        let created_here = created - first * keys.second_level_length;
+        for second in 0..created_here.min(keys.second_level_length) {
             // SAFETY: the index is within the block. The value is cleared before its destructor
             // runs, as POSIX asks, and the destructor is the one that was given with the key.
             unsafe {
@@ -79,21 +81,48 @@ unsafe fn take_values(
     ran
 }
 
+/// How many keys the process has ever had: the first so many of the table.
+///
+/// libc gives out the first free key, and a key's sequence number is 0 until it is first given out. So
+/// keys that were ever in use come before those that never were, and a thread that has a value for one
+/// sees it counted here. Most processes have a handful, out of room for a thousand.
+fn keys_ever_created(glibc: &Glibc) -> usize {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    let keys = &glibc.keys;
+    let most = keys.table_length.min(keys.specific_length * keys.second_level_length);
+    let known = KNOWN.load(Ordering::Relaxed);
+    let mut created = known;
+    while created < most && seq_of(glibc, created) != 0 {
+        created += 1;
+    }
+    if created != known {
+        KNOWN.fetch_max(created, Ordering::Relaxed);
+    }
+    created
+}
+
+/// The sequence number of key `index`, which is within the table.
+fn seq_of(glibc: &Glibc, index: usize) -> usize {
+    let keys = &glibc.keys;
+    debug_assert!(index < keys.table_length);
+    // SAFETY: the index is within the table. Other threads may create and delete keys meanwhile, so
+    // the number is read atomically, as glibc does.
+    unsafe {
+        let key = keys.table.add(index * keys.sizeof_key);
+        AtomicUsize::from_ptr(keys.key_seq.of::<usize>(key).as_ptr()).load(Ordering::Acquire)
+    }
+}
+
 /// The destructor of key `index` if it still is the key that had sequence number `seq`.
 fn destructor_of(glibc: &Glibc, index: usize, seq: usize) -> Option<Destructor> {
     let keys = &glibc.keys;
-    if index >= keys.table_length {
+    if seq_of(glibc, index) != seq {
         return None;
     }
-    // SAFETY: the index is within the table. Other threads may create and delete keys meanwhile, so
-    // the sequence number is read atomically, as glibc does; a key that is deleted while a thread
-    // still runs its destructor is the program's fault (pthread_key_delete(3)).
+    // SAFETY: the index is within the table. A key that is deleted while a thread still runs its
+    // destructor is the program's fault (pthread_key_delete(3)).
     unsafe {
         let key = keys.table.add(index * keys.sizeof_key);
-        let now = AtomicUsize::from_ptr(keys.key_seq.of::<usize>(key).as_ptr());
-        if now.load(Ordering::Acquire) != seq {
-            return None;
-        }
         let destructor = AtomicUsize::from_ptr(keys.key_destructor.of::<usize>(key).as_ptr());
         let destructor = destructor.load(Ordering::Relaxed);
         std::mem::transmute::<usize, Option<Destructor>>(destructor)

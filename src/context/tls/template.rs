@@ -49,6 +49,8 @@ pub(super) struct Template {
     copy: Vec<u8>,
     origin: usize,
     modules: Vec<Module>,
+    /// The modules with an id below 128, as a set of bits.
+    first_modules: u128,
     /// Number of module loads (`dlpi_adds`) that were checked for static TLS.
     checked_loads: AtomicU64,
     pthread_length: usize,
@@ -95,6 +97,11 @@ impl Template {
             above: top - photo.thread_pointer,
             copy: photo.copy,
             origin: photo.low,
+            first_modules: photo
+                .modules
+                .iter()
+                .filter_map(|m| 1_u128.checked_shl(m.id as u32))
+                .sum(),
             modules: photo.modules,
             checked_loads: AtomicU64::new(photo.loads),
             pthread_length: glibc.sizeof_pthread,
@@ -139,7 +146,11 @@ impl Template {
 
     /// Whether that module has its place in every block.
     pub(super) fn is_static(&self, module: usize) -> bool {
-        self.modules.iter().any(|m| m.id == module)
+        // Asked for some twenty modules at every spawn.
+        match 1_u128.checked_shl(module as u32) {
+            Some(bit) => self.first_modules & bit != 0,
+            None => self.modules.iter().any(|m| m.id == module),
+        }
     }
 
     /// Completes a block to which the loader has added its part.
