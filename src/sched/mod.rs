@@ -6,8 +6,8 @@
 //!
 //! **Policy.** First in, first out, per worker. A thread that yields goes to the end, so that a
 //! thread that spins on `yield_now` never keeps others from running, new ones included. A worker
-//! without work takes half of another's queue, from the end that would wait longest for its turn
-//! last, that is the front: those that have waited longest run first wherever they run.
+//! without work takes half of another's queue, from the front: those that have waited longest run
+//! first wherever they run.
 
 use std::collections::VecDeque;
 

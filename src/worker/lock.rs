@@ -1,7 +1,7 @@
 //! A spin lock for a few instructions, as a kernel's run-queue lock.
 //!
 //! A worker's queue and timers are touched a few million times a second by their owner and now and
-//! then by another worker. An uncontended acquisition is one atomic exchange; a lock-free deque would
+//! then by another worker. An uncontended acquisition is one atomic instruction; a lock-free deque would
 //! need as many and could do less (take from the front, look at the length, move half). A mutex that
 //! sleeps in the kernel would do so through thread-local storage, which the scheduler must not touch
 //! between two green threads (see `worker`).
