@@ -48,3 +48,25 @@ uthread_load_fp_control:
     msr     fpcr, x1
     ret
     .size   uthread_load_fp_control, . - uthread_load_fp_control
+
+// void uthread_root(void (*body)(void *), void *argument)
+//   in       x0 = body, x1 = its argument
+//   The outermost frame of a green thread, as far as unwinders can tell.
+    .globl  uthread_root
+    .hidden uthread_root
+    .type   uthread_root, %function
+    .p2align 4
+uthread_root:
+    .cfi_startproc
+    .cfi_undefined x30                  // the end, for unwinders that follow tables
+    stp     x29, x30, [sp, -16]!
+    .cfi_adjust_cfa_offset 16
+    mov     x29, xzr                    // and for those that follow frame pointers
+    mov     x2, x0
+    mov     x0, x1
+    blr     x2
+    ldp     x29, x30, [sp], 16
+    .cfi_adjust_cfa_offset -16
+    ret
+    .cfi_endproc
+    .size   uthread_root, . - uthread_root

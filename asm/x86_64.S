@@ -52,3 +52,198 @@ uthread_load_fp_control:
     fldcw   [rdi + 4]
     ret
     .size   uthread_load_fp_control, . - uthread_load_fp_control
+
+# void uthread_root(void (*body)(void *), void *argument)
+#   in       rdi = body, rsi = its argument
+#   The outermost frame of a green thread, as far as unwinders can tell: what lies beyond is the stack of whichever worker runs the thread at the moment, and that may change between two steps of an unwinder.
+    .globl  uthread_root
+    .hidden uthread_root
+    .type   uthread_root, @function
+    .p2align 4
+uthread_root:
+    .cfi_startproc
+    .cfi_undefined rip                  # the end, for unwinders that follow tables
+    push    rbp
+    .cfi_adjust_cfa_offset 8
+    xor     ebp, ebp                    # and for those that follow frame pointers
+    mov     rax, rdi
+    mov     rdi, rsi
+    call    rax
+    pop     rbp
+    .cfi_adjust_cfa_offset -8
+    ret
+    .cfi_endproc
+    .size   uthread_root, . - uthread_root
+
+# Where an interrupted thread goes on (see `preempt`). Never called: the signal handler lets the thread return here instead of to the instruction that it was interrupted at, with all registers as they were but rsp and rip.
+#
+# On entry, and what is saved below it:
+#
+#       |  frames of the thread  |
+#       +------------------------+  <- rsp when interrupted
+#       | red zone, 128 bytes    |
+#       +------------------------+
+#       | rip when interrupted   |
+#       | the argument           |  <- rsp on entry
+#       +------------------------+
+#       | flags, rax … r15       |  <- rbp from here on, 16 words below the entry
+#       | x87 control word       |
+#       +------------------------+
+#       | XSAVE area, aligned    |  <- rsp during the call
+#       +------------------------+
+#
+# calls  u32 *uthread_interrupted(usize argument), which may return on another OS thread; what it returns is set to 0
+# reads  uthread_xsave_size (u32), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
+    .globl  uthread_detour
+    .hidden uthread_detour
+    .type   uthread_detour, @function
+    .p2align 4
+uthread_detour:
+    .cfi_startproc
+    .cfi_signal_frame                   # rip is an instruction that was interrupted, not a return address
+    .cfi_def_cfa rsp, 144
+    .cfi_offset rip, -136
+    pushfq
+    .cfi_adjust_cfa_offset 8
+    push    rax
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rax, 0
+    push    rcx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rcx, 0
+    push    rdx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rdx, 0
+    push    rbx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rbx, 0
+    push    rbp
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rbp, 0
+    push    rsi
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rsi, 0
+    push    rdi
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset rdi, 0
+    push    r8
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r8, 0
+    push    r9
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r9, 0
+    push    r10
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r10, 0
+    push    r11
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r11, 0
+    push    r12
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r12, 0
+    push    r13
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r13, 0
+    push    r14
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r14, 0
+    push    r15
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset r15, 0
+    mov     rbp, rsp
+    .cfi_def_cfa_register rbp
+    cld                                 # the ABI's direction
+    mov     rdi, [rbp + 16 * 8]         # the argument
+    fnstcw  [rbp - 8]
+
+    # All of the vector state. XRSTOR demands a header (64 bytes at offset 512) that is zero where XSAVE does not write it.
+    mov     eax, dword ptr [rip + uthread_xsave_size]
+    lea     rsp, [rbp - 16]
+    sub     rsp, rax
+    and     rsp, -64
+    xor     eax, eax
+    mov     [rsp + 512], rax
+    mov     [rsp + 520], rax
+    mov     [rsp + 528], rax
+    mov     [rsp + 536], rax
+    mov     [rsp + 544], rax
+    mov     [rsp + 552], rax
+    mov     [rsp + 560], rax
+    mov     [rsp + 568], rax
+    mov     eax, -1
+    mov     edx, -1
+    test    byte ptr [rip + uthread_xsave_flags], 1
+    jz      2f
+    xsavec  [rsp]
+    jmp     3f
+2:  xsave   [rsp]
+
+    # The state that the ABI has at a call: no x87 register in use, upper halves of vectors clean.
+3:  fninit
+    fldcw   [rbp - 8]
+    test    byte ptr [rip + uthread_xsave_flags], 2
+    jz      4f
+    vzeroupper
+4:  call    uthread_interrupted
+    mov     dword ptr [rax], 0          # no longer pinned; from here on the handler knows by rip
+
+    mov     eax, -1
+    mov     edx, -1
+    xrstor  [rsp]
+    mov     rsp, rbp
+    .cfi_def_cfa_register rsp
+    pop     r15
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r15
+    pop     r14
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r14
+    pop     r13
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r13
+    pop     r12
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r12
+    pop     r11
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r11
+    pop     r10
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r10
+    pop     r9
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r9
+    pop     r8
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value r8
+    pop     rdi
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rdi
+    pop     rsi
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rsi
+    pop     rbp
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rbp
+    pop     rbx
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rbx
+    pop     rdx
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rdx
+    pop     rcx
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rcx
+    pop     rax
+    .cfi_adjust_cfa_offset -8
+    .cfi_same_value rax
+    popfq
+    .cfi_adjust_cfa_offset -8
+    lea     rsp, [rsp + 8]              # the argument, without touching the flags
+    .cfi_adjust_cfa_offset -8
+    ret     128                         # and over the red zone
+    .cfi_endproc
+    .globl  uthread_detour_end
+    .hidden uthread_detour_end
+uthread_detour_end:
+    .size   uthread_detour, . - uthread_detour

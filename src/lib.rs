@@ -3,7 +3,9 @@
 mod arch;
 mod atomic;
 mod context;
+mod lock;
 pub mod net;
+mod preempt;
 mod reactor;
 mod runtime;
 mod sched;
@@ -14,6 +16,7 @@ mod worker;
 
 pub use std::thread::available_parallelism;
 
+pub use preempt::{Stall, StallKind};
 pub use runtime::{Runtime, RuntimeBuilder, stats};
 pub use stats::Stats;
 pub use thread::{
@@ -21,3 +24,4 @@ pub use thread::{
     park_timeout, scope, spawn, yield_now,
 };
 pub use time::sleep;
+pub use worker::{blocking, without_preemption};

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::context::{stack, tls};
+use crate::preempt::{self, Stall, StallHook};
 use crate::stats::Stats;
 use crate::thread::{self, JoinHandle};
 use crate::worker::{self, Config};
@@ -27,6 +29,11 @@ pub struct RuntimeBuilder {
     ring_entries: u32,
     thread_blocks: bool,
     name: String,
+    preemption: bool,
+    slice: Option<Duration>,
+    helpers: usize,
+    stall_threshold: Duration,
+    on_stall: Option<StallHook>,
 }
 
 impl RuntimeBuilder {
@@ -72,7 +79,52 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether a green thread that computes for longer than a [`slice`](Self::slice) is interrupted when
+    /// others wait for its worker. On by default wherever it can be had; [`Runtime::preemption`] tells.
+    pub fn preemption(mut self, on: bool) -> Self {
+        self.preemption = on;
+        self
+    }
+
+    /// How long a green thread may compute while others wait for its worker, by default the environment
+    /// variable `UTHREAD_SLICE_US` (microseconds) or else 2 ms; at least 20 µs.
+    ///
+    /// Shorter slices cost throughput, one timer interrupt and one switch each. Threads that wake up do
+    /// not wait for the end of a slice: see "Forced preemption" in `docs/design.md`.
+    pub fn slice(mut self, slice: Duration) -> Self {
+        self.slice = Some(slice);
+        self
+    }
+
+    /// The largest number of helpers, OS threads that host green threads which block in the kernel; by
+    /// default 256. They are started when needed and end when idle. Beyond the limit, threads that would
+    /// block wait for a helper; workers go on.
+    pub fn helpers(mut self, most: usize) -> Self {
+        self.helpers = most.max(1);
+        self
+    }
+
+    /// How long a thread may keep its worker from others, by default 50 ms, before that is a
+    /// [`Stall`] to be reported.
+    pub fn stall_threshold(mut self, threshold: Duration) -> Self {
+        self.stall_threshold = threshold;
+        self
+    }
+
+    /// What to do about a [`Stall`], besides counting it. By default nothing or, if the environment
+    /// variable `UTHREAD_STALLS` is `1`, a message on stderr.
+    ///
+    /// The hook runs on an OS thread of the runtime that watches the workers; while it runs, nobody
+    /// watches. It should not panic.
+    pub fn on_stall(mut self, hook: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        self.on_stall = Some(StallHook::new(hook));
+        self
+    }
+
     fn config(&self) -> Config {
+        let slice = self.slice.or_else(|| {
+            from_environment("UTHREAD_SLICE_US").map(|us| Duration::from_micros(us as u64))
+        });
         let workers = self.workers.or_else(|| from_environment("UTHREAD_WORKERS"));
         let stack_size = self.stack_size.or_else(|| from_environment("UTHREAD_STACK_SIZE"));
         Config {
@@ -83,6 +135,15 @@ impl RuntimeBuilder {
             ring_entries: self.ring_entries,
             thread_blocks: self.thread_blocks,
             name: self.name.clone(),
+            preemption: if self.preemption {
+                Ok(())
+            } else {
+                Err("switched off by RuntimeBuilder::preemption")
+            },
+            slice: slice.unwrap_or(preempt::DEFAULT_SLICE).max(preempt::LEAST_SLICE),
+            helpers: self.helpers,
+            stall_threshold: self.stall_threshold,
+            on_stall: self.on_stall.clone().or_else(StallHook::from_environment),
         }
     }
 
@@ -167,6 +228,11 @@ impl Runtime {
             ring_entries: 1024,
             thread_blocks: true,
             name: "uthread".to_owned(),
+            preemption: true,
+            slice: None,
+            helpers: 256,
+            stall_threshold: Duration::from_millis(50),
+            on_stall: None,
         }
     }
 
@@ -224,6 +290,16 @@ impl Runtime {
         let reason =
             tls::available().err().unwrap_or("switched off by RuntimeBuilder::thread_blocks");
         Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+    }
+
+    /// Whether green threads of this runtime are interrupted when they compute for too long.
+    ///
+    /// # Errors
+    ///
+    /// They are not, because the builder said so, or for the reason given.
+    pub fn preemption(&self) -> io::Result<()> {
+        self.thread_blocks()?;
+        self.inner.preemption().map_err(|reason| io::Error::new(io::ErrorKind::Unsupported, reason))
     }
 
     pub(crate) fn inner(&self) -> &Arc<worker::Runtime> {

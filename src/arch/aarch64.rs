@@ -32,6 +32,54 @@ impl FpControl {
     }
 }
 
+/// Detours are not written yet.
+pub(crate) fn detours_available() -> Result<(), &'static str> {
+    Err("forced preemption is not written for AArch64 yet")
+}
+
+/// The state of a thread that a signal interrupted. There are no detours, so nobody makes one.
+pub(crate) enum Interrupted {}
+
+impl Interrupted {
+    /// # Safety
+    ///
+    /// Not to be called where detours are not available.
+    pub(crate) unsafe fn new(_context: *mut std::ffi::c_void) -> Interrupted {
+        unreachable!("{:?}", detours_available())
+    }
+
+    pub(crate) fn stack_pointer(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn instruction(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn blocked_signals(&self) -> u64 {
+        match *self {}
+    }
+
+    pub(crate) fn in_system_call(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn is_on_detour(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn detour_floor(&self) -> usize {
+        match *self {}
+    }
+
+    /// # Safety
+    ///
+    /// None: it cannot be called.
+    pub(crate) unsafe fn detour(&mut self, _argument: usize) {
+        match *self {}
+    }
+}
+
 #[cfg(test)]
 impl FpControl {
     pub(super) fn rounding_up() -> FpControl {

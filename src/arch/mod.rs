@@ -5,8 +5,14 @@
 //! The **floating-point control words** (rounding mode, exception masks) are callee-saved by the
 //! ABIs, so a function call, which a switch looks like, must preserve them.
 //!
-//! Each architecture has a file with the same names: [`FpControl`], [`TLS_BELOW_THREAD_POINTER`] and
-//! [`thread_pointer_is_writable`].
+//! And a thread that a signal interrupts is more than what a function call preserves: [`Interrupted`]
+//! is its whole state, as the kernel hands it to the handler, and [`Interrupted::detour`] makes it save
+//! and restore that itself.
+//!
+//! Each architecture has a file with the same names: [`FpControl`], [`TLS_BELOW_THREAD_POINTER`],
+//! [`thread_pointer_is_writable`], [`detours_available`] and [`Interrupted`].
+
+use std::ffi::c_void;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -20,13 +26,32 @@ use x86_64 as imp;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("uthread knows the contexts of x86-64 and AArch64 only");
 
-pub(crate) use imp::{FpControl, TLS_BELOW_THREAD_POINTER, thread_pointer_is_writable};
+pub(crate) use imp::{
+    FpControl, Interrupted, TLS_BELOW_THREAD_POINTER, detours_available, thread_pointer_is_writable,
+};
 
 unsafe extern "C" {
     safe fn uthread_thread_pointer() -> usize;
     fn uthread_set_thread_pointer(value: usize);
     safe fn uthread_save_fp_control(out: &mut FpControl);
     safe fn uthread_load_fp_control(new: &FpControl);
+    fn uthread_root(body: extern "C" fn(*mut c_void), argument: *mut c_void);
+}
+
+/// Calls `body` as if it were the first function of a thread: unwinders see nothing beyond.
+///
+/// Else they would go on to the stack of the worker that runs the green thread. A thread that is
+/// interrupted while it takes a backtrace, and goes on on another worker, would read frames there that
+/// are long gone.
+pub(crate) fn root<F: FnOnce()>(body: F) {
+    extern "C" fn call<F: FnOnce()>(body: *mut c_void) {
+        // SAFETY: it is the reference passed below, to a frame that waits.
+        let body = unsafe { &mut *body.cast::<Option<F>>() };
+        body.take().expect("called once")();
+    }
+    let mut body = Some(body);
+    // SAFETY: `call` gets back the pointer that it expects. (A panic that reaches it aborts.)
+    unsafe { uthread_root(call::<F>, (&raw mut body).cast()) };
 }
 
 /// The calling thread's thread pointer. Needs [`thread_pointer_is_writable`].

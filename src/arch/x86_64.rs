@@ -1,4 +1,10 @@
-//! x86-64: FS base, MXCSR and the x87 control word.
+//! x86-64: FS base, MXCSR and the x87 control word; the state of an interrupted thread.
+
+use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 core::arch::global_asm!(include_str!("../../asm/x86_64.S"), options(raw));
 
@@ -36,6 +42,145 @@ impl FpControl {
     #[inline]
     pub(crate) fn same_modes(&self, other: &FpControl) -> bool {
         (self.mxcsr ^ other.mxcsr) & !0x3f == 0 && self.x87 == other.x87
+    }
+}
+
+/// Bytes of an XSAVE area for all of the state that the operating system has enabled, and what the
+/// processor has to fill it. Read by `uthread_detour`; set before the first detour.
+#[unsafe(no_mangle)]
+static uthread_xsave_size: AtomicU32 = AtomicU32::new(0);
+#[unsafe(no_mangle)]
+static uthread_xsave_flags: AtomicU8 = AtomicU8::new(0);
+
+unsafe extern "C" {
+    static uthread_detour: [u8; 0];
+    static uthread_detour_end: [u8; 0];
+}
+
+/// `Ok` where interrupted threads can save their whole state themselves, else the reason why not. To
+/// be called before [`Interrupted::detour`].
+pub(crate) fn detours_available() -> Result<(), &'static str> {
+    static AVAILABLE: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        // Intel's "Software Developer's Manual", volume 1, 13.2: CPUID.1:ECX.OSXSAVE; sub-leaf 0 of leaf
+        // 0DH has in EBX the size for what XCR0 enables, sub-leaf 1 in EAX bit 1 whether there is XSAVEC.
+        const OSXSAVE: u32 = 1 << 27;
+        const XSAVEC: u32 = 1 << 1;
+        const AVX_STATE: u64 = 1 << 2;
+        if __cpuid(1).ecx & OSXSAVE == 0 {
+            return Err("the processor or the hypervisor has no XSAVE");
+        }
+        // SAFETY: OSXSAVE says that the instruction may be used.
+        let enabled = unsafe { xcr0() };
+        let flags = u8::from(__cpuid_count(0xd, 1).eax & XSAVEC != 0)
+            | u8::from(enabled & AVX_STATE != 0) << 1;
+        uthread_xsave_flags.store(flags, Ordering::Relaxed);
+        uthread_xsave_size.store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+/// # Safety
+///
+/// CPUID says OSXSAVE.
+#[target_feature(enable = "xsave")]
+unsafe fn xcr0() -> u64 {
+    // SAFETY: as promised to this function; XCR0 always exists then.
+    unsafe { _xgetbv(0) }
+}
+
+/// The state of a thread at the instant at which a signal interrupted it, to be read and changed by the
+/// signal's handler.
+pub(crate) struct Interrupted(NonNull<libc::ucontext_t>);
+
+impl Interrupted {
+    /// Bytes below the stack pointer that belong to the running function (System V ABI, 3.2.2).
+    const RED_ZONE: usize = 128;
+    /// Bytes that the functions called by the detour may take, down to the switch of stacks.
+    const CALLS: usize = 2048;
+
+    /// Wraps a handler's third argument.
+    ///
+    /// # Safety
+    ///
+    /// It is that, and the handler has not returned.
+    pub(crate) unsafe fn new(context: *mut c_void) -> Interrupted {
+        Interrupted(NonNull::new(context.cast()).expect("handlers get a context"))
+    }
+
+    fn register(&self, which: libc::c_int) -> usize {
+        // SAFETY: the context is valid, as `new` was told.
+        unsafe { self.0.as_ref() }.uc_mcontext.gregs[which as usize] as usize
+    }
+
+    fn set_register(&mut self, which: libc::c_int, value: usize) {
+        // SAFETY: the context is valid, as `new` was told, and `self` alone gives access to it.
+        unsafe { self.0.as_mut() }.uc_mcontext.gregs[which as usize] = value as i64;
+    }
+
+    /// The stack pointer.
+    pub(crate) fn stack_pointer(&self) -> usize {
+        self.register(libc::REG_RSP)
+    }
+
+    /// The address of the instruction to be executed next.
+    pub(crate) fn instruction(&self) -> usize {
+        self.register(libc::REG_RIP)
+    }
+
+    /// The set of signals that the thread had blocked, as the kernel's 64 bits.
+    pub(crate) fn blocked_signals(&self) -> u64 {
+        // SAFETY: the context is valid; the kernel fills the first 64 bits of the set.
+        unsafe { (&raw const (*self.0.as_ptr()).uc_sigmask).cast::<u64>().read() }
+    }
+
+    /// Whether the thread was in a system call that waits: one that will be restarted, so that the
+    /// instruction is to be executed again, or one that ended with EINTR (signal(7)).
+    ///
+    /// A thread that was about to execute the instruction for the first time looks the same.
+    pub(crate) fn in_system_call(&self) -> bool {
+        const SYSCALL: [u8; 2] = [0x0f, 0x05];
+        const PAGE: usize = 4096;
+        let at = self.instruction();
+        // SAFETY: the instruction to be executed is mapped, and so is the rest of its page.
+        let here = (at % PAGE <= PAGE - 2).then(|| unsafe { (at as *const [u8; 2]).read() });
+        // SAFETY: as above.
+        let before = (at % PAGE >= 2).then(|| unsafe { (at as *const [u8; 2]).byte_sub(2).read() });
+        here == Some(SYSCALL)
+            || before == Some(SYSCALL)
+                && self.register(libc::REG_RAX) as isize == -(libc::EINTR as isize)
+    }
+
+    /// Whether the thread is at the beginning or the end of a detour, with its registers half saved.
+    pub(crate) fn is_on_detour(&self) -> bool {
+        let detour = &raw const uthread_detour as usize..&raw const uthread_detour_end as usize;
+        detour.contains(&self.instruction())
+    }
+
+    /// The lowest address of the stack that a detour would use.
+    pub(crate) fn detour_floor(&self) -> usize {
+        const REGISTERS: usize = 20 * 8 + 64;
+        let state = uthread_xsave_size.load(Ordering::Relaxed) as usize;
+        self.stack_pointer().saturating_sub(Self::RED_ZONE + REGISTERS + state + Self::CALLS)
+    }
+
+    /// Makes the thread, when the handler returns, save its whole state on its stack and call
+    /// `uthread_interrupted(argument)`; when that returns, perhaps on another OS thread, it goes on where
+    /// it was interrupted.
+    ///
+    /// # Safety
+    ///
+    /// Detours are available. The stack is writable from the stack pointer down to
+    /// [`Interrupted::detour_floor`]. The thread may call functions here.
+    pub(crate) unsafe fn detour(&mut self, argument: usize) {
+        let entry = self.stack_pointer() - Self::RED_ZONE - 16;
+        // SAFETY: the caller says that the stack has room; nobody uses what is below the red zone.
+        unsafe {
+            (entry as *mut usize).write(argument);
+            (entry as *mut usize).add(1).write(self.instruction());
+        }
+        self.set_register(libc::REG_RSP, entry);
+        self.set_register(libc::REG_RIP, &raw const uthread_detour as usize);
     }
 }
 

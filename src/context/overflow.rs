@@ -101,7 +101,7 @@ impl std::fmt::Display for Cut<'_> {
 
 /// An alternate signal stack for the calling OS thread, until dropped.
 pub(crate) struct AlternateStack {
-    _memory: memmap2::MmapMut,
+    memory: memmap2::MmapMut,
     previous: libc::stack_t,
 }
 
@@ -122,8 +122,14 @@ impl AlternateStack {
             if libc::sigaltstack(&new, &mut previous) != 0 {
                 return Err(std::io::Error::last_os_error());
             }
-            Ok(AlternateStack { _memory: memory, previous })
+            Ok(AlternateStack { memory, previous })
         }
+    }
+
+    /// Its addresses.
+    pub(crate) fn range(&self) -> std::ops::Range<usize> {
+        let range = self.memory.as_ptr_range();
+        range.start as usize..range.end as usize
     }
 }
 

@@ -73,6 +73,11 @@ impl Stack {
         self.top.as_ptr() as usize - self.size + page_size()
     }
 
+    /// Whether `address` lies above the guard page.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        (self.limit()..self.top.as_ptr() as usize).contains(&address)
+    }
+
     /// Whether `address` lies in the guard page.
     pub(crate) fn guards(&self, address: usize) -> bool {
         (self.limit() - page_size()..self.limit()).contains(&address)

@@ -82,6 +82,17 @@ pub(crate) trait Driver<W> {
     /// result set. Returns early when woken through the driver's waker, or by a signal.
     fn poll(&mut self, wait: Wait, completed: impl FnMut(NonNull<Op<W>>));
 
+    /// Whether there are completions that `poll` would report now.
+    fn has_completions(&mut self) -> bool;
+
+    /// Whether an op is in flight.
+    fn in_flight(&self) -> bool;
+
+    /// Whether each completion from now on shall be announced through the driver's alarm, so that another
+    /// thread learns of it while this one does not poll. What completed before is not: look at
+    /// [`has_completions`](Driver::has_completions) afterwards. Takes no system call.
+    fn raise_alarms(&mut self, on: bool);
+
     /// Counts since the start.
     fn counts(&self) -> Counts;
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 
 use super::timer;
 
@@ -39,11 +40,31 @@ pub(crate) struct Op<W> {
     pub(crate) timer: Cell<Option<timer::Key>>,
     /// The time-out expired and the op was cancelled, with or without success.
     pub(crate) timed_out: Cell<bool>,
+    /// Its place in the driver's list of ops to be cancelled.
+    pub(super) cancel: Cancel<W>,
+}
+
+/// A place in a list of ops that is linked through them, so that none has to be allocated.
+#[derive(Debug)]
+pub(super) struct Cancel<W> {
+    pub(super) listed: Cell<bool>,
+    pub(super) previous: Cell<Option<NonNull<Op<W>>>>,
+    pub(super) next: Cell<Option<NonNull<Op<W>>>>,
 }
 
 impl<W> Op<W> {
     pub(crate) fn new(waiter: W) -> Op<W> {
-        Op { waiter, result: Cell::new(0), timer: Cell::new(None), timed_out: Cell::new(false) }
+        Op {
+            waiter,
+            result: Cell::new(0),
+            timer: Cell::new(None),
+            timed_out: Cell::new(false),
+            cancel: Cancel {
+                listed: Cell::new(false),
+                previous: Cell::new(None),
+                next: Cell::new(None),
+            },
+        }
     }
 
     /// The outcome, once the op was reported: what was transferred counts even if the time-out

@@ -10,6 +10,9 @@
 //! **Choice.** A four-ary implicit heap on nanoseconds, with a table from key to position. Typical
 //! time-outs lie later than most others, so inserting and cancelling them touches the last level or
 //! two; sorted order, exact, no tick. Time is an argument: nothing here reads a clock.
+//!
+//! Arming never allocates, since it happens under a lock that workers take (see `preempt::pin`): if there is
+//! no room it says so, and the caller brings memory that was allocated beforehand ([`Spare`]).
 
 /// Names an armed timer; unique among all that a [`Timers`] ever had, up to 2³² reuses of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +44,59 @@ pub(crate) struct Timers<T> {
     first_free: u32,
 }
 
+/// There is no room for another timer: bring a [`Spare`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+/// Memory for timers.
+#[derive(Debug)]
+pub(crate) struct Spare<T> {
+    heap: Vec<Entry>,
+    places: Vec<Place<T>>,
+}
+
+impl<T> Spare<T> {
+    /// Allocates room for so many timers.
+    pub(crate) fn new(capacity: usize) -> Spare<T> {
+        Spare { heap: Vec::with_capacity(capacity), places: Vec::with_capacity(capacity) }
+    }
+}
+
 const ARITY: usize = 4;
+/// Timers that there is room for from the start.
+const FIRST_ROOM: usize = 64;
 const NONE: u32 = u32::MAX;
 
 impl<T> Timers<T> {
-    pub(crate) const fn new() -> Timers<T> {
-        Timers { heap: Vec::new(), places: Vec::new(), first_free: NONE }
+    pub(crate) fn new() -> Timers<T> {
+        let Spare { heap, places } = Spare::new(FIRST_ROOM);
+        Timers { heap, places, first_free: NONE }
+    }
+
+    /// Whether another timer can be armed.
+    pub(crate) fn has_room(&self) -> bool {
+        let place = self.first_free != NONE || self.places.len() < self.places.capacity();
+        place && self.heap.len() < self.heap.capacity()
+    }
+
+    /// The capacity to grow to.
+    pub(crate) fn wanted(&self) -> usize {
+        self.heap.capacity() * 2
+    }
+
+    /// Moves into larger memory. What is handed back is to be dropped where memory may be freed: the old
+    /// memory, or the new, if it is not larger after all.
+    pub(crate) fn grow(&mut self, mut spare: Spare<T>) -> Spare<T> {
+        if spare.heap.capacity() <= self.heap.capacity()
+            || spare.places.capacity() <= self.places.capacity()
+        {
+            return spare;
+        }
+        spare.heap.append(&mut self.heap);
+        spare.places.append(&mut self.places);
+        std::mem::swap(&mut self.heap, &mut spare.heap);
+        std::mem::swap(&mut self.places, &mut spare.places);
+        spare
     }
 
     /// The earliest deadline.
@@ -56,15 +106,22 @@ impl<T> Timers<T> {
 
     /// Arms a timer.
     ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    ///
     /// # Panics
     ///
     /// Panics at 2³² − 1 armed timers.
-    pub(crate) fn arm(&mut self, deadline: u64, target: T) -> Key {
+    pub(crate) fn arm(&mut self, deadline: u64, target: T) -> Result<Key, NoRoom> {
+        if !self.has_room() {
+            return Err(NoRoom);
+        }
         let position = u32::try_from(self.heap.len()).expect("fewer than 2^32 timers");
         let place = self.occupy(position, target);
         self.heap.push(Entry { deadline, place });
         self.sift_up(position as usize);
-        Key { place, generation: self.places[place as usize].generation }
+        Ok(Key { place, generation: self.places[place as usize].generation })
     }
 
     /// Disarms a timer; its target, unless it expired or was disarmed before.
@@ -153,10 +210,10 @@ mod tests {
     #[test]
     fn a_key_is_dead_after_expiry_even_if_its_place_is_used_again() {
         let mut t = Timers::new();
-        let first = t.arm(1, 'a');
+        let first = t.arm(1, 'a').unwrap();
         assert_eq!(t.expire(0), None);
         assert_eq!(t.expire(1), Some('a'));
-        let second = t.arm(2, 'b');
+        let second = t.arm(2, 'b').unwrap();
         assert_eq!(t.disarm(first), None);
         assert_eq!(t.disarm(second), Some('b'));
         assert_eq!(t.disarm(second), None);
@@ -187,7 +244,12 @@ mod tests {
             for (id, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Arm(deadline) => {
-                        keys.push((timers.arm(deadline, id), deadline, id));
+                        if !timers.has_room() {
+                            prop_assert_eq!(timers.arm(deadline, id), Err(NoRoom));
+                            let rest = timers.grow(Spare::new(timers.wanted()));
+                            prop_assert!(rest.heap.is_empty() && rest.places.is_empty());
+                        }
+                        keys.push((timers.arm(deadline, id).unwrap(), deadline, id));
                         model.insert((deadline, id));
                     }
                     Step::Disarm(i) if !keys.is_empty() => {

@@ -45,22 +45,32 @@ pub(crate) struct Uring<W> {
     /// The descriptor that wakes a worker out of [`Driver::poll`].
     waker: RawFd,
     listening: bool,
-    /// Ops to be cancelled for which the queue had no room yet.
-    cancels: Vec<NonNull<Op<W>>>,
+    /// The first of the ops to be cancelled for which the queue had no room yet.
+    cancels: Option<NonNull<Op<W>>>,
+    /// Ops that were submitted and not reported.
+    in_flight: usize,
+    /// An alarm is registered.
+    has_alarm: bool,
+    alarms: bool,
     counts: Counts,
     waiters: PhantomData<W>,
 }
 
 impl<W> Uring<W> {
     /// Creates a ring of `entries` submission entries for the calling OS thread, which alone may use
-    /// it. Writing to `waker`, an eventfd that must stay open as long as the ring, ends a wait.
+    /// it. Writing to `waker`, an eventfd that must stay open as long as the ring, ends a wait. Completions
+    /// are announced through `alarm`, another eventfd, while that is asked for.
     ///
     /// # Errors
     ///
     /// The kernel has no io_uring, forbids it, is too old, or has no memory for it; the message says
     /// which.
-    pub(crate) fn new(entries: u32, waker: BorrowedFd<'_>) -> io::Result<Uring<W>> {
-        let ring = Box::new(build(entries).map_err(explain)?);
+    pub(crate) fn new(
+        entries: u32,
+        waker: BorrowedFd<'_>,
+        alarm: BorrowedFd<'_>,
+    ) -> io::Result<Uring<W>> {
+        let mut ring = Box::new(build(entries).map_err(explain)?);
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -71,12 +81,18 @@ impl<W> Uring<W> {
         let mut submitter: Submitter<'static> = unsafe { std::mem::transmute(ring.submitter()) };
         // Saves a descriptor look-up per enter (5.18); older kernels do without.
         let _ = submitter.register_ring_fd();
+        // Since 5.8 the kernel heeds the flag that switches it off; it is older than what is needed above.
+        ring.completion().disable_eventfd();
+        let has_alarm = submitter.register_eventfd(alarm.as_raw_fd()).is_ok();
         Ok(Uring {
             submitter,
             ring,
             waker: waker.as_raw_fd(),
             listening: false,
-            cancels: Vec::new(),
+            cancels: None,
+            in_flight: 0,
+            has_alarm,
+            alarms: false,
             counts: Counts::default(),
             waiters: PhantomData,
         })
@@ -139,17 +155,18 @@ impl<W> Uring<W> {
     /// An op that completes meanwhile is taken off the list, and a new one at its address is queued
     /// behind the entry that was meant for the old one: entries are carried out in order.
     fn hand_over_cancels(&mut self) {
-        while let Some(op) = self.cancels.pop() {
+        while let Some(op) = self.cancels {
             let entry = opcode::AsyncCancel::new(op.as_ptr() as u64).build().user_data(IGNORED);
             // SAFETY: the entry holds no pointers to memory.
             if unsafe { self.push(&entry) }.is_err() {
-                return self.cancels.push(op);
+                return;
             }
+            unlist(op, &mut self.cancels);
         }
     }
 
     /// Whether the kernel has completions that take an enter to get.
-    fn has_completions(&mut self) -> bool {
+    fn needs_enter(&mut self) -> bool {
         let queue = self.ring.submission();
         queue.taskrun() || queue.cq_overflow()
     }
@@ -169,9 +186,8 @@ impl<W> Uring<W> {
                     // SAFETY: the op was submitted with this address and stays in place until it
                     // is reported, which is now.
                     unsafe { op.as_ref().result.set(entry.result()) };
-                    if !self.cancels.is_empty() {
-                        self.cancels.retain(|c| *c != op);
-                    }
+                    self.in_flight -= 1;
+                    unlist(op, &mut self.cancels);
                     completed(op);
                 }
             }
@@ -184,17 +200,42 @@ impl<W> Driver<W> for Uring<W> {
     unsafe fn submit(&mut self, op: NonNull<Op<W>>, request: &Request) -> Result<(), Full> {
         let entry = entry(request).user_data(op.as_ptr() as u64);
         // SAFETY: the caller vouches for the pointers.
-        unsafe { self.push(&entry) }
+        unsafe { self.push(&entry)? };
+        self.in_flight += 1;
+        Ok(())
     }
 
     unsafe fn cancel(&mut self, op: NonNull<Op<W>>) {
-        self.cancels.push(op);
+        // SAFETY: the caller says that it is in flight.
+        let place = unsafe { &op.as_ref().cancel };
+        place.listed.set(true);
+        place.next.set(self.cancels);
+        if let Some(first) = self.cancels.replace(op) {
+            // SAFETY: it is on the list, hence in flight.
+            unsafe { first.as_ref() }.cancel.previous.set(Some(op));
+        }
+    }
+
+    fn has_completions(&mut self) -> bool {
+        self.needs_enter() || !self.ring.completion().is_empty()
+    }
+
+    fn in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    fn raise_alarms(&mut self, on: bool) {
+        if self.has_alarm && self.alarms != on {
+            self.alarms = on;
+            let queue = self.ring.completion();
+            if on { queue.enable_eventfd() } else { queue.disable_eventfd() }
+        }
     }
 
     fn poll(&mut self, wait: Wait, mut completed: impl FnMut(NonNull<Op<W>>)) {
         self.hand_over_cancels();
         if let Wait::Defer | Wait::No = wait {
-            if self.has_completions() || wait == Wait::No && !self.ring.submission().is_empty() {
+            if self.needs_enter() || wait == Wait::No && !self.ring.submission().is_empty() {
                 self.enter(Wait::No);
             }
             self.reap(&mut completed);
@@ -211,6 +252,25 @@ impl<W> Driver<W> for Uring<W> {
 
     fn counts(&self) -> Counts {
         self.counts
+    }
+}
+
+/// Takes an op off the list of those to be cancelled that begins with `first`, if it is on it.
+fn unlist<W>(op: NonNull<Op<W>>, first: &mut Option<NonNull<Op<W>>>) {
+    // SAFETY: ops in flight stay in place, and only the driver uses these fields.
+    let place = unsafe { &op.as_ref().cancel };
+    if !place.listed.replace(false) {
+        return;
+    }
+    let (previous, next) = (place.previous.take(), place.next.take());
+    match previous {
+        // SAFETY: it is on the list, hence in flight.
+        Some(previous) => unsafe { previous.as_ref() }.cancel.next.set(next),
+        None => *first = next,
+    }
+    if let Some(next) = next {
+        // SAFETY: as above.
+        unsafe { next.as_ref() }.cancel.previous.set(previous);
     }
 }
 
@@ -299,7 +359,7 @@ mod tests {
     #[test]
     fn an_op_completes_with_the_systems_result() {
         let waker = EventFd::new().unwrap();
-        let mut ring = Uring::new(4, waker.as_fd()).unwrap();
+        let mut ring = Uring::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         let (here, mut there) = UnixStream::pair().unwrap();
         let mut buffer = [0; 8];
         let op = Op::new(());
@@ -318,7 +378,7 @@ mod tests {
     #[test]
     fn a_cancelled_op_completes_and_says_so() {
         let waker = EventFd::new().unwrap();
-        let mut ring = Uring::new(4, waker.as_fd()).unwrap();
+        let mut ring = Uring::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         let (here, _there) = UnixStream::pair().unwrap();
         let mut buffer = [0; 8];
         let op = Op::new(());
@@ -339,7 +399,7 @@ mod tests {
     #[test]
     fn more_ops_than_the_ring_has_entries_all_complete() {
         let waker = EventFd::new().unwrap();
-        let mut ring = Uring::new(2, waker.as_fd()).unwrap();
+        let mut ring = Uring::new(2, waker.as_fd(), waker.as_fd()).unwrap();
         let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
         let mut buffers = [[0_u8; 1]; 100];
         let ops: Vec<Op<usize>> = (0..100).map(Op::new).collect();
@@ -363,11 +423,37 @@ mod tests {
     #[test]
     fn waiting_ends_by_the_waker_and_by_the_time_given() {
         let waker = EventFd::new().unwrap();
-        let mut ring = Uring::<()>::new(4, waker.as_fd()).unwrap();
+        let mut ring = Uring::<()>::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         ring.poll(Wait::For(Duration::from_micros(1)), |_| panic!("there are no ops"));
         waker.write(1).unwrap();
         ring.poll(Wait::Forever, |_| panic!("there are no ops"));
         waker.write(1).unwrap();
         ring.poll(Wait::Forever, |_| panic!("there are no ops"));
+    }
+
+    #[test]
+    fn alarms_announce_completions_to_others_while_they_are_on() {
+        let waker = EventFd::new().unwrap();
+        let alarm = EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap();
+        let mut ring = Uring::new(4, waker.as_fd(), alarm.as_fd()).unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        for on in [false, true, false] {
+            ring.raise_alarms(on);
+            let mut buffer = [0; 8];
+            let op = Op::new(());
+            // SAFETY: op and buffer outlive the loop, which ends with the completion.
+            unsafe { ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)) }.unwrap();
+            ring.poll(Wait::No, |_| panic!("nothing was sent"));
+            assert!(ring.in_flight() && !ring.has_completions());
+            there.write_all(b"x").unwrap();
+            assert!(ring.has_completions());
+            assert_eq!(alarm.read().is_ok(), on);
+            let mut done = false;
+            while !done {
+                ring.poll(Wait::Forever, |_| done = true);
+            }
+            assert!(!ring.in_flight());
+            let _ = alarm.read();
+        }
     }
 }

@@ -27,7 +27,9 @@ impl Counter {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    /// Reads; anyone may.
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -57,6 +59,8 @@ macro_rules! counters {
             pub workers: u64,
             /// Green threads that were created and have not ended.
             pub threads_live: u64,
+            /// Helpers of the runtime: OS threads for green threads that block in the kernel.
+            pub helpers: u64,
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Stacks cut from slabs so far, in the whole process.
             pub stacks_mapped: u64,
@@ -72,6 +76,7 @@ macro_rules! counters {
                 let mut line = |name: &str, value: u64| writeln!(f, "{name} {value}");
                 line("workers", self.workers)?;
                 line("threads_live", self.threads_live)?;
+                line("helpers", self.helpers)?;
                 $(line(stringify!($name), self.$name)?;)+
                 line("stacks_mapped", self.stacks_mapped)?;
                 line("stacks_pooled", self.stacks_pooled)?;
@@ -100,6 +105,29 @@ counters! {
     stolen,
     /// Times that a green thread began to run on another worker than before; the first time included.
     arrivals,
+    /// Ticks: times that a worker's timer interrupted it.
+    ticks,
+    /// Switches away from a green thread that was interrupted.
+    forced_switches,
+    /// Interruptions put off because the thread was in a section without preemption, the runtime's own or
+    /// one of [`without_preemption`](crate::without_preemption).
+    deferred_disabled,
+    /// Interruptions put off because the worker was between two threads, or on a signal handler's stack.
+    deferred_elsewhere,
+    /// Interruptions put off because the thread had blocked signals, or was in a signal handler.
+    deferred_signals,
+    /// Interruptions put off because the thread's stack had no room for its registers.
+    deferred_stack,
+    /// Signals sent to a worker because a thread was woken from outside while a long turn went on.
+    wake_signals,
+    /// Signals sent to a worker or a helper by the monitor.
+    monitor_signals,
+    /// Green threads moved to a helper because they were blocked in the kernel.
+    helper_moves,
+    /// Calls of [`blocking`](crate::blocking), each of which moves its thread to a helper.
+    blocking_calls,
+    /// Stalls: see [`Stall`](crate::Stall).
+    stalls,
     /// Times that a worker had nothing to do and slept in the kernel.
     sleeps,
     /// Calls of `io_uring_enter`.
@@ -118,6 +146,10 @@ impl Stats {
             threads_live: runtime.live() as u64,
             spawned: runtime.remote_spawns.load(Ordering::Relaxed),
             wakeups: runtime.remote_wakeups.load(Ordering::Relaxed),
+            wake_signals: runtime.wake_signals.load(Ordering::Relaxed),
+            monitor_signals: runtime.monitor_signals.load(Ordering::Relaxed),
+            stalls: runtime.stalls.load(Ordering::Relaxed),
+            helpers: runtime.helpers().count() as u64,
             stacks_mapped: pools.mapped as u64,
             stacks_pooled: pools.pooled as u64,
             stack_reserved_bytes: pools.reserved as u64,

@@ -14,11 +14,14 @@ use std::time::Duration;
 
 use super::parker::Parker;
 use super::{Runtime, Worker};
+use crate::arch::{self, FpControl};
 use crate::context::coroutine::{Coroutine, Left};
 use crate::context::overflow::Occupant;
 use crate::context::pool::Slot;
-use crate::context::stack::Stack;
 use crate::context::tls;
+use crate::preempt::pin::{Pin, Pins};
+use crate::preempt::seat::{Seat, Subject};
+use crate::sched::Link;
 
 /// Who a thread is; shared by its handles.
 #[derive(Debug)]
@@ -89,6 +92,10 @@ pub(crate) enum Why {
     Yield,
     /// Until an op or a timer of this worker, which alone wakes it.
     Wait,
+    /// It was interrupted; it stays runnable.
+    Interrupted,
+    /// It is blocked in the kernel, or is about to block; it goes on on a helper.
+    Blocked,
     /// Until the parker's notification.
     Park(NonNull<Parker>),
 }
@@ -96,6 +103,17 @@ pub(crate) enum Why {
 impl Leave {
     pub(crate) const YIELD: Leave = Leave(0);
     pub(crate) const WAIT: Leave = Leave(1);
+    pub(crate) const INTERRUPTED: Leave = Leave(2);
+    pub(crate) const BLOCKED: Leave = Leave(3);
+
+    /// The word that [`Leave::from_word`] takes.
+    pub(crate) fn into_word(self) -> usize {
+        self.0
+    }
+
+    pub(crate) fn from_word(word: usize) -> Leave {
+        Leave(word)
+    }
 
     pub(crate) fn park(parker: &Parker) -> Leave {
         Leave(std::ptr::from_ref(parker) as usize)
@@ -106,6 +124,8 @@ impl Leave {
         match NonNull::new(self.0 as *mut Parker) {
             None => Why::Yield,
             Some(_) if self.0 == Self::WAIT.0 => Why::Wait,
+            Some(_) if self.0 == Self::INTERRUPTED.0 => Why::Interrupted,
+            Some(_) if self.0 == Self::BLOCKED.0 => Why::Blocked,
             Some(parker) => Why::Park(parker),
         }
     }
@@ -115,13 +135,24 @@ impl Leave {
 pub(crate) struct Green {
     // The running thread, or the worker that owns the thread while it does not run:
     coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
+    /// Null before its first turn and on a helper.
     worker: Cell<*const Worker>,
     started: Cell<bool>,
+    /// It was interrupted, and has not been short since: its turns are timed.
+    hog: Cell<bool>,
+    /// Nanoseconds of its slice that a hog has used.
+    used: Cell<u64>,
+    // Whoever holds the lock of the queue that it is in:
+    next: Cell<Option<GreenRef>>,
+    // The thread itself:
+    /// Calls of `blocking` that it is in.
+    blocking: Cell<u32>,
+    // Shared with the signal's handler, see there:
+    subject: Subject,
     // Fixed at creation:
     /// 0 where green threads share their worker's thread block.
     thread_pointer: usize,
     runtime: *const Runtime,
-    stack: Stack,
     identity: ManuallyDrop<Arc<Identity>>,
 }
 
@@ -152,7 +183,7 @@ pub(crate) fn current() -> Option<GreenRef> {
 pub(crate) fn find_occupant(found: &mut dyn FnMut(Occupant<'_>)) {
     if let Some(green) = current() {
         found(Occupant {
-            stack: green.get().stack,
+            stack: green.get().subject.stack(),
             name: &|| green.get().identity.name.as_deref(),
         });
     }
@@ -185,9 +216,13 @@ impl GreenRef {
             coroutine: UnsafeCell::new(MaybeUninit::uninit()),
             worker: Cell::new(std::ptr::null()),
             started: Cell::new(false),
+            hog: Cell::new(false),
+            used: Cell::new(0),
+            next: Cell::new(None),
+            blocking: Cell::new(0),
+            subject: Subject::new(stack, identity.name.as_deref()),
             thread_pointer: thread_pointer.unwrap_or(0),
             runtime,
-            stack,
             identity: ManuallyDrop::new(identity),
         };
         // SAFETY: as above. The body's obligations are the caller's; the coroutine's frames begin
@@ -196,7 +231,7 @@ impl GreenRef {
             this.0.write(green);
             let coroutine = Coroutine::new(slot, this.0.cast(), move |yielder| {
                 Coroutine::enter(this.coroutine(), yielder);
-                this.run(main);
+                arch::root(|| this.run(main));
                 Coroutine::exit(this.coroutine());
             });
             this.coroutine().write(coroutine);
@@ -209,12 +244,28 @@ impl GreenRef {
         if self.has_block() {
             CURRENT.set(Some(self));
             tls::begin();
+            self.get().subject.begin();
         }
         main();
         // SAFETY: the thread is at its end; nobody asks for the identity any more.
         drop(unsafe { ManuallyDrop::take(&mut (*self.0.as_ptr()).identity) });
         if self.has_block() {
             tls::end();
+            let pin = Pin::new();
+            // It ends on a worker, which retires it.
+            self.return_to_worker();
+            self.get().subject.end();
+            pin.retire();
+        }
+    }
+
+    /// Leaves the helper, if it is on one; on a worker when this returns. The thread is the calling one,
+    /// and pinned.
+    #[inline]
+    pub(crate) fn return_to_worker(self) {
+        if self.get().worker.get().is_null() {
+            // SAFETY: the helper makes it runnable.
+            unsafe { self.leave(Leave::YIELD) };
         }
     }
 
@@ -260,8 +311,9 @@ impl GreenRef {
     /// The caller, a worker, owns the thread and uses no thread-local until the next switch or until it
     /// has put its own back.
     #[inline]
-    pub(crate) unsafe fn install(self) {
+    pub(crate) unsafe fn install(self, seat: &Seat) {
         let green = self.get();
+        seat.seats(Some(&green.subject));
         if green.thread_pointer != 0 {
             // SAFETY: the block is complete, and nobody else runs on it, since the caller owns the
             // thread.
@@ -287,11 +339,22 @@ impl GreenRef {
         unsafe { Coroutine::resume(self.coroutine(), worker.fp_control()) }
     }
 
+    /// Runs the thread on a helper until it leaves.
+    ///
+    /// # Safety
+    ///
+    /// The calling helper owns the thread, which has a thread block and has started, and has installed it.
+    pub(crate) unsafe fn resume_on_helper(self, fp_control: &Cell<FpControl>) -> Left<Leave> {
+        self.get().worker.set(std::ptr::null());
+        // SAFETY: as the caller says.
+        unsafe { Coroutine::resume(self.coroutine(), fp_control) }
+    }
+
     /// Leaves the worker; returns when the thread is resumed.
     ///
     /// # Safety
     ///
-    /// The thread is the calling one, and something will make it runnable again.
+    /// The thread is the calling one, is pinned, and something will make it runnable again.
     #[inline]
     pub(crate) unsafe fn leave(self, why: Leave) {
         // SAFETY: the body of the coroutine calls.
@@ -323,10 +386,22 @@ impl GreenRef {
     }
 }
 
+impl Link for GreenRef {
+    #[inline]
+    fn next(self) -> Option<GreenRef> {
+        self.get().next.get()
+    }
+
+    #[inline]
+    fn set_next(self, next: Option<GreenRef>) {
+        self.get().next.set(next);
+    }
+}
+
 impl Green {
-    /// The worker that runs it, or last did; none before its first turn.
+    /// The worker that runs it, or last did; none before its first turn and on a helper.
     ///
-    /// For the running thread itself the answer holds until it leaves the worker.
+    /// For the running thread itself the answer holds while it is pinned, until it leaves the worker.
     #[inline]
     pub(crate) fn worker(&self) -> Option<&Worker> {
         // SAFETY: workers live as long as their runtime, and that as long as its threads.
@@ -343,7 +418,28 @@ impl Green {
     /// Bytes of its stack, guard included.
     #[inline]
     pub(crate) fn stack_size(&self) -> usize {
-        self.stack.size()
+        self.subject.stack().size()
+    }
+
+    /// Whether its turns are timed.
+    #[inline]
+    pub(crate) fn is_hog(&self) -> bool {
+        self.hog.get()
+    }
+
+    /// To be called by its worker.
+    pub(crate) fn set_hog(&self, hog: bool) {
+        self.hog.set(hog);
+    }
+
+    /// Nanoseconds of its slice that it has used. For its worker.
+    pub(crate) fn used(&self) -> &Cell<u64> {
+        &self.used
+    }
+
+    /// Calls of `blocking` that it is in. For the thread itself.
+    pub(crate) fn blocking(&self) -> &Cell<u32> {
+        &self.blocking
     }
 
     pub(crate) fn identity(&self) -> &Arc<Identity> {
@@ -356,4 +452,17 @@ impl Green {
 #[inline(never)]
 pub(crate) fn set_current(green: Option<GreenRef>) {
     CURRENT.set(green);
+}
+
+/// What an interrupted thread calls on its detour, pinned by the handler, with all registers saved.
+///
+/// What it returns ends the pinned section when it is set to zero; the detour does that where a new
+/// interruption does no harm.
+#[unsafe(no_mangle)]
+extern "C" fn uthread_interrupted(word: usize) -> *mut u32 {
+    let thread = current().expect("a green thread was interrupted");
+    // SAFETY: the calling thread, pinned. Its worker keeps it runnable, or hands it to a helper.
+    unsafe { thread.leave(Leave::from_word(word)) };
+    // SAFETY: the thread's own, while it exists.
+    unsafe { (*Pins::own()).disown() }
 }

@@ -149,6 +149,11 @@ impl Idle {
         self.sleeping.load(Ordering::Relaxed) > 0 && !self.watched.load(Ordering::Relaxed)
     }
 
+    /// Whether all of `workers` seem to sleep.
+    pub(crate) fn all_sleep(&self, workers: usize) -> bool {
+        self.sleeping.load(Ordering::Relaxed) == workers
+    }
+
     /// Takes the watch if some of `workers` are awake and nobody has it.
     pub(crate) fn take_watch(&self, workers: usize) -> bool {
         self.sleeping.load(Ordering::Relaxed) < workers

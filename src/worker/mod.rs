@@ -28,21 +28,27 @@
 //! parking ([`parker`]); work that arrives while a worker goes to sleep ([`idle`]); a waker that
 //! touches the runtime after the thread it woke has ended and the runtime with it (`wait::wake`).
 //!
-//! - [`green`]: the control block. - [`run`]: the loop. - [`mod@wait`]: what a thread calls to wait, and
-//!   wakers. - [`runtime`]: workers together, start and end. - [`lock`], [`parker`], [`idle`]: the
-//!   lock-free parts, with loom models.
+//! - [`green`]: the control block. - [`run`]: the loop. - [`turn`]: how long threads run, and when they are
+//!   interrupted. - [`mod@wait`]: what a thread calls to wait, and wakers. - [`runtime`]: workers together,
+//!   start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]: the OS thread that
+//!   watches. - [`parker`], [`idle`]: the lock-free parts, with loom models.
 
 pub(crate) mod green;
+mod helper;
 pub(crate) mod idle;
-pub(crate) mod lock;
+mod monitor;
 pub(crate) mod parker;
 mod run;
 mod runtime;
+mod turn;
 mod wait;
 
 pub(crate) use green::{Identity, current};
+pub use helper::blocking;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
+pub(crate) use turn::reschedule;
+pub use wait::without_preemption;
 pub(crate) use wait::{
     Deadline, finish_thread_locals, notify, on_green_thread, own_identity, perform, sleep_until,
     wait, yield_now,

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -11,19 +11,24 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::green::{GreenRef, Leave, Why, set_current};
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
-use super::lock::SpinLock;
 use super::parker::Parker;
 use super::runtime::Runtime;
+use super::turn::Turns;
 use super::wait::TimerTarget;
 use crate::arch::{self, FpControl};
 use crate::context::coroutine::Left;
 use crate::context::overflow::AlternateStack;
 use crate::context::pool::{self, Slot};
+use crate::lock::SpinLock;
+use crate::preempt::pin::Pin;
+use crate::preempt::seat::Seat;
+use crate::preempt::tick::Tick;
+use crate::preempt::{Stall, Stalls};
 use crate::reactor::op::{Op, Request};
 use crate::reactor::timer::Timers;
 use crate::reactor::uring::Uring;
 use crate::reactor::{Driver, Full, Wait};
-use crate::sched::RunQueue;
+use crate::sched::{MOST_STOLEN, RunQueue};
 use crate::stats::WorkerCounters;
 use crate::time::now;
 
@@ -55,6 +60,13 @@ pub(crate) struct Worker {
     timers: SpinLock<Timers<TimerTarget>>,
     pub(super) sleeper: Sleeper,
     waker: EventFd,
+    /// The ring's, for the monitor: written to at completions during a guarded turn.
+    alarm: EventFd,
+    /// Whoever queues a thread here must signal the seat.
+    pub(super) alert: AtomicBool,
+    pub(super) tick: Tick,
+    pub(super) seat: Seat,
+    pub(super) stalls: Stalls,
     pub(crate) counters: WorkerCounters,
     // Fixed at creation:
     runtime: *const Runtime,
@@ -66,6 +78,7 @@ pub(crate) struct Worker {
 /// What only the worker's OS thread touches.
 struct Own {
     thread_pointer: Cell<usize>,
+    turns: Turns,
     /// The floating-point control words in force.
     fp_control: Cell<FpControl>,
     driver: RefCell<Option<Uring<GreenRef>>>,
@@ -93,7 +106,11 @@ unsafe impl Send for Worker {}
 
 impl Worker {
     /// A worker of a runtime that will exist at that address.
-    pub(super) fn new(runtime: *const Runtime, index: usize) -> io::Result<Worker> {
+    pub(super) fn new(
+        runtime: *const Runtime,
+        index: usize,
+        slice: Duration,
+    ) -> io::Result<Worker> {
         Ok(Worker {
             queue: SpinLock::new(RunQueue::new()),
             length: AtomicUsize::new(0),
@@ -101,15 +118,21 @@ impl Worker {
             sleeper: Sleeper::new(),
             // Blocking, so that the ring's read of it waits.
             waker: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
+            alarm: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            alert: AtomicBool::new(false),
+            tick: Tick::none(),
+            seat: Seat::new(),
+            stalls: Stalls::new(),
             counters: WorkerCounters::default(),
             runtime,
             index,
             own: Own {
                 thread_pointer: Cell::new(0),
+                turns: Turns::new(slice.as_nanos() as u64),
                 fp_control: Cell::default(),
                 driver: RefCell::new(None),
                 slots: RefCell::new(Vec::with_capacity(OWN_SLOTS)),
-                stolen: RefCell::new(Vec::new()),
+                stolen: RefCell::new(Vec::with_capacity(MOST_STOLEN)),
                 watch: Cell::new(WATCH_FIRST),
                 rested: Cell::new(false),
                 watched: Cell::new(false),
@@ -120,7 +143,7 @@ impl Worker {
         })
     }
 
-    fn runtime(&self) -> &Runtime {
+    pub(super) fn runtime(&self) -> &Runtime {
         // SAFETY: the runtime outlives its workers.
         unsafe { &*self.runtime }
     }
@@ -144,10 +167,18 @@ impl Worker {
 
     /// Queues a thread here from another OS thread, and sees to it that the worker notices.
     pub(super) fn push_remote(&self, thread: GreenRef) {
+        let _pin = Pin::new();
         self.enqueue(thread);
         if self.runtime().idle.wake(&self.sleeper) {
             self.ring_bell();
+        } else {
+            self.nudge();
         }
+    }
+
+    /// What the monitor listens to.
+    pub(super) fn alarm_bell(&self) -> &EventFd {
+        &self.alarm
     }
 
     /// Ends the worker's wait in its ring, this one or the next.
@@ -167,11 +198,17 @@ impl Worker {
 
     // ----- Called on the worker's OS thread, also by green threads -----
 
-    /// Queues a thread, whose owner the caller is, behind those of this worker.
-    ///
-    /// To be called on this worker only, with thread-locals in force that may allocate.
+    /// Queues a thread, whose owner the caller is, behind those of this worker. To be called by a
+    /// green thread of this worker, which is pinned.
     #[inline]
     pub(super) fn push_local(&self, thread: GreenRef) {
+        self.push_here(thread);
+        self.ensure_tick();
+    }
+
+    /// Queues a thread, whose owner the caller is. To be called on this worker only.
+    #[inline]
+    fn push_here(&self, thread: GreenRef) {
         if self.enqueue(thread) > 1 || self.runtime().idle.lacks_watcher() {
             self.send_searcher();
         }
@@ -200,28 +237,39 @@ impl Worker {
         self.with_driver(|driver| unsafe { driver.submit(op, request) })
     }
 
+    /// What it knows of the present turn; see there for who may use it.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.own.turns
+    }
+
+    /// Looks at the queue.
     #[inline]
-    fn with_driver<R>(&self, f: impl FnOnce(&mut Uring<GreenRef>) -> R) -> R {
+    pub(super) fn with_queue<R>(&self, f: impl FnOnce(&mut RunQueue<GreenRef>) -> R) -> R {
+        self.queue.with(f)
+    }
+
+    #[inline]
+    pub(super) fn with_driver<R>(&self, f: impl FnOnce(&mut Uring<GreenRef>) -> R) -> R {
         f(self.own.driver.borrow_mut().as_mut().expect("a worker that runs has a driver"))
     }
 
-    /// A slot for a new thread, from the worker's own or from the pool.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`pool::Pool::take`].
-    pub(super) fn take_slot(&self, pool: &pool::Pool) -> io::Result<Slot> {
-        let with_block = self.runtime().owns_thread_blocks();
-        if pool.stack_size() == self.runtime().stack_size() {
-            let mut slots = self.own.slots.borrow_mut();
-            if slots.is_empty() {
-                pool.take_warm(OWN_SLOTS / 2, with_block, &mut slots)?;
-            }
-            if let Some(slot) = slots.pop() {
-                return pool.reuse(slot, with_block);
-            }
+    /// A warm slot of the runtime's default size, if the worker has one.
+    pub(super) fn slot_at_hand(&self) -> Option<Slot> {
+        self.own.slots.borrow_mut().pop()
+    }
+
+    /// Takes some warm slots from the pool, if it has any.
+    pub(super) fn refill_slots(&self, pool: &pool::Pool) {
+        let mut slots = self.own.slots.borrow_mut();
+        if slots.is_empty() {
+            pool.take_warm(OWN_SLOTS / 2, &mut slots);
         }
-        pool.take(with_block)
+    }
+
+    /// The stall that this worker's thread has come into since the last look. Called by the monitor.
+    pub(super) fn look_for_stall(&self, threshold: Duration) -> Option<Stall> {
+        let switches = self.counters.switches.get();
+        self.stalls.look(&self.seat, switches, self.tick.due(), threshold)
     }
 
     /// The floating-point control words in force on this worker's OS thread.
@@ -240,7 +288,12 @@ impl Worker {
     /// Runs green threads until the runtime ends. Reports through `started` whether it could start.
     pub(super) fn run(&self, ring_entries: u32, started: impl FnOnce(io::Result<()>)) {
         let prepared = AlternateStack::install().and_then(|stack| {
-            let driver = Uring::new(ring_entries, self.waker.as_fd())?;
+            let driver = Uring::new(ring_entries, self.waker.as_fd(), self.alarm.as_fd())?;
+            if self.runtime().preemption().is_ok() {
+                // SAFETY: worker and seat stay in place; the seat is given up below.
+                unsafe { self.seat.take(self, &stack)? };
+                self.tick.create(&self.seat)?;
+            }
             Ok((stack, driver))
         });
         let _stack = match prepared {
@@ -248,7 +301,10 @@ impl Worker {
                 *self.own.driver.borrow_mut() = Some(driver);
                 stack
             }
-            Err(e) => return started(Err(e)),
+            Err(e) => {
+                self.seat.give_up();
+                return started(Err(e));
+            }
         };
         if self.runtime().owns_thread_blocks() {
             self.own.thread_pointer.set(arch::thread_pointer());
@@ -260,6 +316,8 @@ impl Worker {
             self.round(first);
         }
         std::mem::forget(guard);
+        self.tick.delete();
+        self.seat.give_up();
         self.runtime().worker_returned();
         self.tidy(0, 0);
         *self.own.driver.borrow_mut() = None;
@@ -272,17 +330,24 @@ impl Worker {
     fn round(&self, first: GreenRef) {
         let mut current = first;
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
-        unsafe { current.install() };
+        unsafe { current.install(&self.seat) };
+        self.round_begins();
         for turn in 1.. {
             self.counters.switches.add(1);
+            self.turn_begins(current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
+            if current.get().is_hog() {
+                self.hog_left(current, &left);
+            }
             let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
                 Left::Suspended(why) => match why.why() {
                     Why::Yield => self.rotate(current, last),
                     Why::Wait => self.switch(last),
                     Why::Park(parker) => self.park(current, parker, last),
+                    Why::Interrupted => self.put_back(current),
+                    Why::Blocked => self.hand_over(current),
                 },
                 Left::Finished => {
                     let next = self.switch(last);
@@ -304,10 +369,34 @@ impl Worker {
         let next = if last { None } else { self.dequeue() };
         match next {
             // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
-            Some(next) => unsafe { next.install() },
+            Some(next) => unsafe { next.install(&self.seat) },
             None => self.install_own(),
         }
         next
+    }
+
+    /// A thread was interrupted. The round is over, so that what came meanwhile runs first.
+    #[cold]
+    fn put_back(&self, current: GreenRef) -> Option<GreenRef> {
+        self.counters.forced_switches.add(1);
+        self.install_own();
+        let used_up = self.own.turns.used_up();
+        self.queue.with(|q| {
+            q.push_interrupted(current, used_up);
+            self.note_length(q);
+        });
+        None
+    }
+
+    /// A thread is blocked, or will be. The round is over, since the time that has passed is unknown.
+    #[cold]
+    fn hand_over(&self, current: GreenRef) -> Option<GreenRef> {
+        if current.get().blocking().get() == 0 {
+            self.counters.helper_moves.add(1);
+        }
+        self.install_own();
+        self.runtime().hand_to_helper(current);
+        None
     }
 
     #[inline]
@@ -334,7 +423,7 @@ impl Worker {
         let next = self.queue.with(|q| {
             // SAFETY: `next` was just taken out, hence is owned; the loop uses no thread-locals. It is
             // installed under the lock to keep the order: out, install, publish.
-            let next = q.rotate(current, |next| unsafe { next.install() });
+            let next = q.rotate(current, |next| unsafe { next.install(&self.seat) });
             if let Some(after) = q.peek() {
                 after.prefetch();
             }
@@ -343,10 +432,7 @@ impl Worker {
         Some(next)
     }
 
-    /// Queues a thread of the round with the worker's own thread-locals in force. Not inlined: the queue
-    /// may grow, and the allocator use thread-locals, whose addresses must not be taken before.
-    #[cold]
-    #[inline(never)]
+    /// Queues a thread of the round.
     fn requeue(&self, thread: GreenRef) {
         self.enqueue(thread);
     }
@@ -364,12 +450,7 @@ impl Worker {
         // Notified meanwhile: it stays runnable, and stays this worker's.
         match next {
             Some(next) => {
-                // There is room where `next` was, unless others filled it; then the queue grows,
-                // which takes thread-locals that may allocate.
-                self.install_own();
                 self.requeue(current);
-                // SAFETY: owned, not yet run.
-                unsafe { next.install() };
                 Some(next)
             }
             None => {
@@ -404,7 +485,7 @@ impl Worker {
     fn tidy(&self, most: usize, keep: usize) {
         let mut slots = self.own.slots.borrow_mut();
         if let Some(odd) = slots.pop_if(|s| s.stack.size() != self.runtime().stack_size()) {
-            pool::of_size(odd.stack.size()).put_back([odd]);
+            odd.pool().put_back([odd]);
         }
         if slots.len() > most {
             let surplus = slots.len() - keep;
@@ -416,6 +497,7 @@ impl Worker {
     /// Puts the worker's own thread-locals in force.
     #[inline]
     fn install_own(&self) {
+        self.seat.seats(None);
         match self.own.thread_pointer.get() {
             0 => set_current(None),
             // SAFETY: it is this OS thread's own.
@@ -428,6 +510,7 @@ impl Worker {
     /// A thread to run, owned by the caller; `None` when the runtime has ended.
     #[inline(never)]
     fn find_work(&self) -> Option<GreenRef> {
+        self.turns_end();
         self.tidy(OWN_SLOTS - 2, OWN_SLOTS / 2);
         let mut sent = false;
         loop {
@@ -482,11 +565,14 @@ impl Worker {
     /// Sleeps until something happens; whether the worker was sent to search.
     fn sleep(&self) -> bool {
         let runtime = self.runtime();
-        // Time to spare is spent on the pools, and bounds the sleep while they hold too much. But a short
-        // sleep between two bursts of work is no time to spare.
-        let chores = if self.own.rested.replace(true) {
+        // A worker that has nothing to do for some time gives its slots back. But a short sleep between two
+        // bursts of work is no such time.
+        let rest = if self.own.rested.replace(true) {
             self.tidy(0, 0);
-            pool::maintain()
+            if pool::wants_maintenance() {
+                runtime.monitor().ask_for_chores();
+            }
+            None
         } else {
             Some(REST)
         };
@@ -495,11 +581,11 @@ impl Worker {
         let elsewhere =
             runtime.owns_thread_blocks() && runtime.workers.iter().any(Worker::has_queued);
         let must_stay = self.has_queued() || elsewhere || runtime.has_ended();
-        if !must_stay && chores != Some(Duration::ZERO) {
+        if !must_stay {
             self.counters.sleeps.add(1);
             let watching = runtime.idle.take_watch(runtime.workers.len());
             let watch = watching.then(|| self.own.watch.get());
-            self.poll(self.wait_until_timer_or([watch, chores].into_iter().flatten().min()));
+            self.poll(self.wait_until_timer_or([watch, rest].into_iter().flatten().min()));
             if watching {
                 runtime.idle.leave_watch();
                 self.own.watched.set(true);
@@ -571,7 +657,7 @@ impl Worker {
     /// Makes a thread runnable whose wait ended on this worker.
     fn wake_here(&self, thread: GreenRef) {
         self.counters.wakeups.add(1);
-        self.push_local(thread);
+        self.push_here(thread);
     }
 
     /// Judges what was stolen last, once it has run.
@@ -604,7 +690,7 @@ impl Worker {
             }
             let from = &workers[victim];
             from.queue.with(|q| {
-                q.steal_into(&mut stolen, |thread| thread.may_move());
+                q.steal_into(&mut stolen, GreenRef::may_move);
                 from.note_length(q);
             });
             if stolen.is_empty() {
@@ -635,11 +721,11 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-/// Starts a worker's OS thread.
+/// Starts an OS thread of the runtime.
 pub(super) fn start(
     runtime: &Runtime,
-    index: usize,
+    suffix: &str,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name(format!("{}-{index}", runtime.name())).spawn(run)
+    thread::Builder::new().name(format!("{}-{suffix}", runtime.name())).spawn(run)
 }

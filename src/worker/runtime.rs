@@ -4,13 +4,19 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::green::{GreenRef, Identity, current, find_occupant};
+use super::helper::Helpers;
 use super::idle::Idle;
+use super::monitor::Monitor;
 use super::parker::Parker;
 use super::run::{self, Worker};
 use super::wait;
-use crate::context::{overflow, pool, tls};
+use crate::context::pool::{self, Slot};
+use crate::context::{overflow, tls};
+use crate::preempt::pin::Pin;
+use crate::preempt::{self, StallHook};
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
 /// Larger ones are boxed: they would take the first page, or more than a small stack has.
@@ -29,6 +35,13 @@ pub(crate) struct Config {
     pub(crate) thread_blocks: bool,
     /// What the workers' OS threads are called, before their number.
     pub(crate) name: String,
+    /// Whether threads that compute for longer than a slice are interrupted, where it can be had.
+    pub(crate) preemption: Result<(), &'static str>,
+    pub(crate) slice: Duration,
+    /// The largest number of helpers.
+    pub(crate) helpers: usize,
+    pub(crate) stall_threshold: Duration,
+    pub(crate) on_stall: Option<StallHook>,
 }
 
 /// A set of workers and the green threads that they share.
@@ -48,6 +61,13 @@ pub(crate) struct Runtime {
     pub(crate) remote_spawns: AtomicU64,
     /// Wake-ups by threads outside of the runtime.
     pub(crate) remote_wakeups: AtomicU64,
+    /// Signals sent to workers by those who queue threads there.
+    pub(crate) wake_signals: AtomicU64,
+    /// Signals sent by the monitor.
+    pub(crate) monitor_signals: AtomicU64,
+    pub(crate) stalls: AtomicU64,
+    monitor: Monitor,
+    helpers: Helpers,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
     ended: Parker,
@@ -67,11 +87,19 @@ impl Runtime {
             say_once(reason);
             config.thread_blocks = false;
         }
+        if let Err(reason) = preempt::available() {
+            config.preemption = Err(reason);
+        }
+        if !config.thread_blocks {
+            config.preemption = Err("green threads have no thread-local storage of their own");
+        }
+        let monitor = Monitor::new()?;
+        let helpers = Helpers::new(config.helpers)?;
         let mut failure = None;
         let runtime = Arc::new_cyclic(|weak| {
             let address = weak.as_ptr();
             let workers: io::Result<Box<[Worker]>> =
-                (0..config.workers).map(|i| Worker::new(address, i)).collect();
+                (0..config.workers).map(|i| Worker::new(address, i, config.slice)).collect();
             Runtime {
                 workers: workers.unwrap_or_else(|e| {
                     failure = Some(e);
@@ -86,6 +114,11 @@ impl Runtime {
                 next: AtomicUsize::new(0),
                 remote_spawns: AtomicU64::new(0),
                 remote_wakeups: AtomicU64::new(0),
+                wake_signals: AtomicU64::new(0),
+                monitor_signals: AtomicU64::new(0),
+                stalls: AtomicU64::new(0),
+                monitor,
+                helpers,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
             }
@@ -104,14 +137,23 @@ impl Runtime {
         let reports = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         for index in 0..self.workers.len() {
             let (this, told) = (self.clone(), reports.clone());
-            let thread = run::start(self, index, move || {
+            let thread = run::start(self, &index.to_string(), move || {
                 this.workers[index].run(this.config.ring_entries, |result| {
                     told.0.lock().unwrap_or_else(PoisonError::into_inner).push(result);
                     told.1.notify_one();
                 });
             })?;
-            self.os_threads().push(thread);
+            self.adopt(thread);
         }
+        let this = self.clone();
+        let watch = move || {
+            if let Err(e) = this.monitor.run(&this) {
+                eprintln!(
+                    "uthread: the monitor failed, so that nothing is preempted by events: {e}"
+                );
+            }
+        };
+        self.adopt(run::start(self, "monitor", watch)?);
         let all = self.workers.len();
         let told = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told = reports
@@ -140,10 +182,19 @@ impl Runtime {
                 wait::wait(&self.ended, None);
             }
         }
-        for thread in std::mem::take(&mut *self.os_threads()) {
-            // A worker's panic is a bug of this crate, told on stderr by its hook.
+        // One by one: until it has ended, the monitor may start helpers.
+        loop {
+            let Some(thread) = self.os_threads().pop() else { return };
+            // A panic is a bug of this crate, told on stderr by its hook.
             let _ = thread.join();
         }
+    }
+
+    /// An OS thread of the runtime, to be waited for at the end.
+    pub(super) fn adopt(&self, thread: JoinHandle<()>) {
+        let mut threads = self.os_threads();
+        threads.retain(|t| !t.is_finished());
+        threads.push(thread);
     }
 
     fn ring_all(&self) {
@@ -167,6 +218,46 @@ impl Runtime {
     pub(super) fn worker_returned(&self) {
         self.ring_all();
         wait::notify(&self.ended);
+        self.monitor.poke();
+        self.helpers.ring_all();
+    }
+
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    pub(crate) fn helpers(&self) -> &Helpers {
+        &self.helpers
+    }
+
+    /// Hands a thread, which the calling worker owns, to a helper.
+    pub(super) fn hand_to_helper(&self, thread: GreenRef) {
+        if self.helpers.submit(thread) {
+            self.monitor.poke();
+        }
+        self.monitor.attend();
+    }
+
+    /// Whether the monitor has nothing to look for.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.idle.all_sleep(self.workers.len()) && !self.helpers.are_busy()
+    }
+
+    /// Reports threads that keep their workers for too long.
+    pub(super) fn look_for_stalls(&self) {
+        for worker in &self.workers {
+            if let Some(stall) = worker.look_for_stall(self.config.stall_threshold) {
+                self.stalls.fetch_add(1, Ordering::Relaxed);
+                if let Some(hook) = &self.config.on_stall {
+                    hook.call(&stall);
+                }
+            }
+        }
+    }
+
+    /// Nanoseconds of a slice.
+    pub(super) fn slice(&self) -> u64 {
+        self.config.slice.as_nanos() as u64
     }
 
     /// Creates a green thread and makes it runnable.
@@ -189,11 +280,7 @@ impl Runtime {
             _ => self.pool,
         };
         let caller = current().filter(|c| std::ptr::eq(c.get().runtime(), self));
-        let here = caller.as_ref().and_then(|c| c.get().worker());
-        let slot = match here {
-            Some(worker) => worker.take_slot(pool)?,
-            None => pool.take(self.owns_thread_blocks())?,
-        };
+        let slot = self.take_slot(caller, pool)?;
         // SAFETY: as promised to this function; a live thread keeps the runtime from ending, and is
         // counted before it is published.
         let thread = unsafe {
@@ -205,7 +292,8 @@ impl Runtime {
             }
         };
         self.live.fetch_add(1, Ordering::SeqCst);
-        match here {
+        let _pin = Pin::new();
+        match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
@@ -216,6 +304,34 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+
+    /// A slot for a new thread: one that the caller's worker has at hand, or of the pool's.
+    fn take_slot(&self, caller: Option<GreenRef>, pool: &'static pool::Pool) -> io::Result<Slot> {
+        let with_block = self.owns_thread_blocks();
+        if std::ptr::eq(pool, self.pool)
+            && let Some(caller) = caller
+        {
+            let at_hand = |refill: bool| {
+                let _pin = Pin::new();
+                let worker = caller.get().worker()?;
+                if refill {
+                    worker.refill_slots(pool);
+                }
+                worker.slot_at_hand()
+            };
+            if let Some(slot) = at_hand(false) {
+                return pool.reuse(slot, with_block);
+            }
+            // Not pinned: it may take the loader's lock.
+            if with_block {
+                tls::check_modules()?;
+            }
+            if let Some(slot) = at_hand(true) {
+                return pool.reuse(slot, with_block);
+            }
+        }
+        pool.take(with_block)
     }
 
     /// Queues a thread, whose owner the caller is, on some worker; from anywhere.
@@ -246,6 +362,11 @@ impl Runtime {
     #[inline]
     pub(crate) fn stack_size(&self) -> usize {
         self.config.stack_size
+    }
+
+    /// Whether threads are interrupted.
+    pub(crate) fn preemption(&self) -> Result<(), &'static str> {
+        self.config.preemption
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -8,13 +8,16 @@ use std::cell::OnceCell;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::green::{GreenRef, Identity, Leave, current};
 use super::parker::Parker;
 use super::run::Worker;
 use crate::context::tls;
+use crate::preempt::pin::Pin;
 use crate::reactor::op::{Op, Request};
+use crate::reactor::timer::{NoRoom, Spare};
 use crate::time::now;
 
 /// What to do when a timer expires.
@@ -53,27 +56,55 @@ pub(crate) fn on_green_thread() -> bool {
     current().is_some()
 }
 
-/// The worker that a running green thread is on.
+/// Calls `f` with the worker that the calling green thread is on, pinned to it. In `f` the thread may leave;
+/// the worker afterwards is another one.
+///
+/// A thread that is on a helper returns to a worker first, and one that is in `blocking` goes back
+/// to a helper at the end.
 #[inline]
-fn worker_of(thread: &GreenRef) -> &Worker {
-    thread.get().worker().expect("a running thread has a worker")
+fn on_worker<R>(thread: GreenRef, f: impl FnOnce(&Worker) -> R) -> R {
+    let _pin = Pin::new();
+    thread.return_to_worker();
+    let result = f(thread.get().worker().expect("it is on a worker now"));
+    if thread.get().blocking().get() > 0 {
+        // SAFETY: the calling thread, pinned; a helper goes on with it.
+        unsafe { thread.leave(Leave::BLOCKED) };
+    }
+    result
 }
 
 /// Lets other threads run.
 pub(crate) fn yield_now() {
     match current() {
         // SAFETY: a thread that yields stays in a run queue.
-        Some(thread) => unsafe { thread.leave(Leave::YIELD) },
+        Some(thread) => on_worker(thread, |_| unsafe { thread.leave(Leave::YIELD) }),
         None => std::thread::yield_now(),
+    }
+}
+
+/// Calls `f` as [`on_worker`] does, until it finds room for the timer that it wants to arm: memory is
+/// allocated in between, when the thread is not pinned.
+fn with_timer<R>(thread: GreenRef, f: impl Fn(&Worker) -> Result<R, NoRoom>) -> R {
+    loop {
+        if let Ok(result) = on_worker(thread, &f) {
+            return result;
+        }
+        let wanted = on_worker(thread, |worker| worker.with_timers(|t| t.wanted()));
+        let spare = Spare::new(wanted);
+        // Dropped here, when neither pinned nor under the lock.
+        let _rest = on_worker(thread, |worker| worker.with_timers(|t| t.grow(spare)));
     }
 }
 
 /// Waits until a time.
 pub(crate) fn sleep_until(deadline: Deadline) {
     let Some(thread) = current() else { return std::thread::sleep(deadline.remaining()) };
-    worker_of(&thread).with_timers(|t| t.arm(deadline.0, TimerTarget::Thread(thread)));
-    // SAFETY: the timer will make it runnable.
-    unsafe { thread.leave(Leave::WAIT) };
+    with_timer(thread, |worker| {
+        worker.with_timers(|t| t.arm(deadline.0, TimerTarget::Thread(thread)))?;
+        // SAFETY: the timer will make it runnable.
+        unsafe { thread.leave(Leave::WAIT) };
+        Ok(())
+    });
 }
 
 /// Runs one op to its completion, parking only this green thread: the kernel's result, or its error.
@@ -87,18 +118,32 @@ pub(crate) fn sleep_until(deadline: Deadline) {
 pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io::Result<u32> {
     let thread = current().expect("ops are performed on green threads");
     let op = Op::new(thread);
-    // SAFETY: the op stays on this stack until it is reported, which ends the wait below; the caller
-    // vouches for the request. The worker is the current one: it is asked for after every switch.
-    while unsafe { worker_of(&thread).submit(NonNull::from(&op), &request) }.is_err() {
-        yield_now();
-    }
-    if let Some(timeout) = timeout {
-        let target = TimerTarget::Op(NonNull::from(&op));
-        let key = worker_of(&thread).with_timers(|t| t.arm(Deadline::after(timeout).0, target));
-        op.timer.set(Some(key));
-    }
-    // SAFETY: the op will complete, and its completion make the thread runnable.
-    unsafe { thread.leave(Leave::WAIT) };
+    let deadline = timeout.map(Deadline::after);
+    with_timer(thread, |worker| {
+        if deadline.is_some() && !worker.with_timers(|t| t.has_room()) {
+            return Err(NoRoom);
+        }
+        let mut here = worker;
+        // SAFETY: the op stays on this stack until it is reported, which ends the wait below; the caller
+        // vouches for the request.
+        while unsafe { here.submit(NonNull::from(&op), &request) }.is_err() {
+            // SAFETY: a thread that yields stays in a run queue.
+            unsafe { thread.leave(Leave::YIELD) };
+            here = thread.get().worker().expect("it is on a worker when it goes on");
+            if deadline.is_some() && !here.with_timers(|t| t.has_room()) {
+                return Err(NoRoom);
+            }
+        }
+        if let Some(deadline) = deadline {
+            let target = TimerTarget::Op(NonNull::from(&op));
+            // Only threads of this worker arm timers here, and they are not running.
+            let key = here.with_timers(|t| t.arm(deadline.0, target)).expect("there is room");
+            op.timer.set(Some(key));
+        }
+        // SAFETY: the op will complete, and its completion make the thread runnable.
+        unsafe { thread.leave(Leave::WAIT) };
+        Ok(())
+    });
     op.outcome()
 }
 
@@ -110,8 +155,10 @@ pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>) -> bool {
         return true;
     }
     match (current(), deadline) {
-        // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
-        (Some(thread), None) => unsafe { thread.leave(Leave::park(parker)) },
+        (Some(thread), None) => {
+            // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
+            on_worker(thread, |_| unsafe { thread.leave(Leave::park(parker)) });
+        }
         (Some(thread), Some(deadline)) => park_until(thread, parker, deadline),
         (None, deadline) => block(parker, deadline),
     }
@@ -119,14 +166,16 @@ pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>) -> bool {
 }
 
 fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline) {
-    let armed_on = thread.get().worker().expect("a running thread has a worker");
-    let target = TimerTarget::Parker(NonNull::from(parker), thread);
-    let key = armed_on.with_timers(|t| t.arm(deadline.0, target));
-    // SAFETY: the notifier or the timer makes the thread runnable. (A timer that expires before the
-    // thread is parked finds no waiter; it cannot, since it is handled by this worker, after the park.)
-    unsafe { thread.leave(Leave::park(parker)) };
-    // Under the lock under which the worker handles timers: afterwards it has no use for the parker.
-    armed_on.with_timers(|t| t.disarm(key));
+    with_timer(thread, |armed_on| {
+        let target = TimerTarget::Parker(NonNull::from(parker), thread);
+        let key = armed_on.with_timers(|t| t.arm(deadline.0, target))?;
+        // SAFETY: the notifier or the timer makes the thread runnable. (A timer that expires before the
+        // thread is parked finds no waiter; it cannot, since it is handled by this worker, after the park.)
+        unsafe { thread.leave(Leave::park(parker)) };
+        // Under the lock under which the worker handles timers: afterwards it has no use for the parker.
+        armed_on.with_timers(|t| t.disarm(key));
+        Ok(())
+    });
 }
 
 thread_local! {
@@ -202,17 +251,23 @@ pub(crate) fn wake(thread: GreenRef) {
     if let Some(caller) = current()
         && std::ptr::eq(caller.get().runtime(), runtime)
     {
-        let here = worker_of(&caller);
-        here.counters.wakeups.add(1);
-        if thread.may_move() {
-            here.push_local(thread);
+        let _pin = Pin::new();
+        if let Some(here) = caller.get().worker() {
+            here.counters.wakeups.add(1);
+            if thread.may_move() {
+                here.push_local(thread);
+            } else {
+                runtime.inject(thread);
+            }
         } else {
+            // On a helper, which has no queue.
+            runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
             runtime.inject(thread);
         }
         return;
     }
     let runtime = runtime.hold();
-    runtime.remote_wakeups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
     runtime.inject(thread);
 }
 
@@ -222,4 +277,33 @@ pub(crate) fn finish_thread_locals() {
     if current().is_some_and(GreenRef::has_block) {
         tls::finish();
     }
+}
+
+/// Calls `f`, during which the calling green thread is not interrupted, however long it computes.
+///
+/// Sections nest; an interruption that was put off meanwhile happens at the end of the outermost. The
+/// section may wait, and other threads then run. It should be short: the worker's other threads wait for
+/// its end, unless idle workers take them over, and a section that is longer than the runtime's threshold is a
+/// [`Stall`](crate::Stall).
+///
+/// A section costs about two nanoseconds, and forbids nothing but interruptions: threads on other workers
+/// go on. It is for code that depends on the OS thread that it runs on (`gettid`, signal masks), not a lock.
+///
+/// On an OS thread this calls `f` and that is all.
+///
+/// # Examples
+///
+/// ```
+/// let thread = uthread::spawn(|| {
+///     uthread::without_preemption(|| {
+///         // SAFETY: gettid has no preconditions.
+///         let (before, after) = unsafe { (libc::gettid(), libc::gettid()) };
+///         assert_eq!(before, after, "still on the same OS thread");
+///     });
+/// });
+/// thread.join().unwrap();
+/// ```
+pub fn without_preemption<R>(f: impl FnOnce() -> R) -> R {
+    let _pin = Pin::new();
+    f()
 }

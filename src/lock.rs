@@ -6,10 +6,12 @@
 //! sleeps in the kernel would do so through thread-local storage, which the scheduler must not touch
 //! between two green threads (see `worker`).
 //!
-//! What is done under the lock never blocks, never runs code of users, and allocates only where the
-//! thread-locals in force are the caller's own.
+//! What is done under the lock never blocks, never runs code of users, and never allocates. A holder must
+//! not be interrupted, else all others would spin until it has its next turn: workers are not, and green
+//! threads are pinned meanwhile ([`SpinLock::with_pinned`]), as a kernel's `spin_lock` disables preemption.
 
 use crate::atomic::{AtomicBool, Ordering, UnsafeCell, spin_loop};
+use crate::preempt::pin::Pin;
 
 /// A value behind a spin lock.
 pub(crate) struct SpinLock<T> {
@@ -27,7 +29,14 @@ impl<T> SpinLock<T> {
         SpinLock { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
-    /// Calls `f` with the value, alone.
+    /// Calls `f` with the value, alone. For green threads and OS threads of any kind.
+    #[inline]
+    pub(crate) fn with_pinned<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        let _pin = Pin::new();
+        self.with(f)
+    }
+
+    /// Calls `f` with the value, alone. For workers, and for threads that are pinned.
     #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         // Acquire pairs with the release below: what the last holder did is seen.

@@ -1,0 +1,381 @@
+//! Seats: the OS threads on which green threads run, as the signal's handler sees them.
+//!
+//! **How a signal finds its seat.** The handler may use no thread-local storage that could be lazily
+//! allocated, and whose thread block is in force is part of the question. The signal itself carries a
+//! token, an index into a static table. Whether the seat found there is the one of this OS thread is told
+//! by the alternate stack on which the handler runs: it is the seat's own.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::pin::Pins;
+use crate::arch::Interrupted;
+use crate::context::overflow::AlternateStack;
+use crate::context::stack::Stack;
+
+/// The signal of ticks and of the monitor. Programs rarely use it, debuggers pass it on without stopping,
+/// and its default is to be ignored; for these reasons Go's runtime chose it, too.
+pub(super) const SIGNAL: libc::c_int = libc::SIGURG;
+
+/// What the handler must know of a green thread. Part of its control block.
+pub(crate) struct Subject {
+    stack: Stack,
+    /// Its count of pins; null before the thread begins and after it has ended.
+    pins: AtomicPtr<Pins>,
+    /// The beginning of its name, for reports by others: control blocks stay readable when they are gone.
+    label: [AtomicU64; LABEL_WORDS],
+}
+
+const LABEL_WORDS: usize = 3;
+
+impl Subject {
+    pub(crate) fn new(stack: Stack, name: Option<&str>) -> Subject {
+        let mut bytes = [0_u8; LABEL_WORDS * 8];
+        if let Some(name) = name {
+            let end = name.floor_char_boundary(bytes.len());
+            bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
+        }
+        let label = std::array::from_fn(|i| {
+            let word = bytes[i * 8..][..8].try_into().expect("eight bytes were asked for");
+            AtomicU64::new(u64::from_ne_bytes(word))
+        });
+        Subject { stack, pins: AtomicPtr::new(std::ptr::null_mut()), label }
+    }
+
+    pub(crate) fn stack(&self) -> Stack {
+        self.stack
+    }
+
+    /// The calling thread, whose subject this is, can be interrupted from now on.
+    pub(crate) fn begin(&self) {
+        compiler_fence(Ordering::SeqCst);
+        self.pins.store(Pins::own().cast_mut(), Ordering::Relaxed);
+    }
+
+    /// The calling thread cannot be interrupted any more.
+    pub(crate) fn end(&self) {
+        self.pins.store(std::ptr::null_mut(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The beginning of the thread's name, if it has one.
+    fn label(&self) -> Option<String> {
+        let words = self.label.each_ref().map(|w| w.load(Ordering::Relaxed).to_ne_bytes());
+        let bytes = words.concat();
+        let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
+        (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+/// Why a thread cannot be interrupted at this instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is pinned. It finds a note when it is no longer.
+    Pinned,
+    /// No green thread was interrupted, or one that begins, ends, or makes a detour.
+    Elsewhere,
+    /// It has blocked other signals than its worker.
+    SignalsBlocked,
+    /// Its stack has no room for its registers.
+    NoRoom,
+}
+
+/// What the host of a seat wants of a thread that can be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes on.
+    Stay,
+    /// It leaves; the word is passed on to `uthread_interrupted`.
+    Leave(usize),
+}
+
+/// Who decides about the threads on a seat. All functions are called by the signal's handler, on the seat's
+/// OS thread, and must be async-signal-safe.
+pub(crate) trait Host {
+    /// The seat was signalled; whether by the timer.
+    fn signalled(&self, by_timer: bool);
+
+    /// The thread can be interrupted here; no code of the runtime's was interrupted. Whether it is in
+    /// a system call that waits.
+    fn judge(&self, in_system_call: bool) -> Verdict;
+
+    /// The thread cannot be interrupted here.
+    fn refused(&self, why: Refusal);
+}
+
+/// See the module's documentation.
+pub(crate) struct Seat {
+    // Written and read on the seat's OS thread only, by the loop and by the handler:
+    running: AtomicPtr<Subject>,
+    // Fixed when the seat is taken:
+    host: OnceLock<HostPointer>,
+    thread: AtomicI32,
+    /// The signals that the OS thread blocks when nobody has changed that.
+    usual_mask: AtomicU64,
+    token: AtomicUsize,
+}
+
+struct HostPointer(*const dyn Host);
+
+// SAFETY: hosts are shared objects (`Worker`, `Helper`) that outlive their seats.
+unsafe impl Send for HostPointer {}
+// SAFETY: as above.
+unsafe impl Sync for HostPointer {}
+
+/// An entry of the table.
+struct Place {
+    /// Null if it is free.
+    seat: AtomicPtr<Seat>,
+    /// The alternate stack of the seat's OS thread, as two addresses; none while they are equal.
+    low: AtomicUsize,
+    high: AtomicUsize,
+}
+
+/// Seats that are taken, by token − 1.
+static TABLE: [Place; SEATS] = [const {
+    Place {
+        seat: AtomicPtr::new(std::ptr::null_mut()),
+        low: AtomicUsize::new(0),
+        high: AtomicUsize::new(0),
+    }
+}; SEATS];
+/// The most workers and helpers that a process can have.
+const SEATS: usize = 4096;
+
+impl Seat {
+    pub(crate) fn new() -> Seat {
+        Seat {
+            running: AtomicPtr::new(std::ptr::null_mut()),
+            host: OnceLock::new(),
+            thread: AtomicI32::new(0),
+            usual_mask: AtomicU64::new(0),
+            token: AtomicUsize::new(0),
+        }
+    }
+
+    /// The calling OS thread, on whose alternate stack handlers run, takes the seat. The signal is unblocked.
+    ///
+    /// # Errors
+    ///
+    /// All seats of the process are taken.
+    ///
+    /// # Safety
+    ///
+    /// Seat and host stay where they are until [`Seat::give_up`], which the same OS thread calls.
+    pub(crate) unsafe fn take(
+        &self,
+        host: *const (dyn Host + 'static),
+        handlers: &AlternateStack,
+    ) -> io::Result<()> {
+        install_handler()?;
+        let mut signal = SigSet::empty();
+        signal.add(Signal::SIGURG);
+        signal.thread_unblock()?;
+        let usual = SigSet::thread_get_mask()?;
+        // SAFETY: the kernel's set is the first 64 bits.
+        let usual = unsafe { std::ptr::from_ref(usual.as_ref()).cast::<u64>().read() };
+        self.usual_mask.store(usual, Ordering::Relaxed);
+        // SAFETY: gettid has no preconditions.
+        self.thread.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+        self.host.get_or_init(|| HostPointer(host));
+        let this = std::ptr::from_ref(self).cast_mut();
+        let take = |place: &Place| {
+            place.seat.compare_exchange(
+                std::ptr::null_mut(),
+                this,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+        };
+        let index = TABLE.iter().position(|place| take(place).is_ok()).ok_or_else(|| {
+            io::Error::other(format!("more than {SEATS} workers and helpers in one process"))
+        })?;
+        let range = handlers.range();
+        TABLE[index].low.store(range.start, Ordering::Relaxed);
+        TABLE[index].high.store(range.end, Ordering::Relaxed);
+        self.token.store(index + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The OS thread leaves. Signals that are still under way find nobody.
+    pub(crate) fn give_up(&self) {
+        let token = self.token.swap(0, Ordering::Relaxed);
+        if token != 0 {
+            let place = &TABLE[token - 1];
+            place.high.store(0, Ordering::Relaxed);
+            place.low.store(0, Ordering::Relaxed);
+            place.seat.store(std::ptr::null_mut(), Ordering::Release);
+        }
+    }
+
+    /// The kernel's number of the OS thread.
+    pub(super) fn thread(&self) -> libc::pid_t {
+        self.thread.load(Ordering::Relaxed)
+    }
+
+    /// What a signal must carry to find the seat.
+    pub(super) fn token(&self) -> *mut libc::c_void {
+        std::ptr::without_provenance_mut(self.token.load(Ordering::Relaxed))
+    }
+
+    /// The thread that runs next, or none: its stack may be in use from now on.
+    #[inline]
+    pub(crate) fn seats(&self, subject: Option<&Subject>) {
+        let subject = subject.map_or(std::ptr::null(), std::ptr::from_ref);
+        self.running.store(subject.cast_mut(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Whether a thread runs or is about to.
+    pub(crate) fn is_taken(&self) -> bool {
+        !self.running.load(Ordering::Relaxed).is_null()
+    }
+
+    /// The beginning of the name of the thread that runs now, or did a moment ago. From any OS thread.
+    pub(super) fn label(&self) -> Option<String> {
+        // SAFETY: control blocks lie in slabs, which are never unmapped; the label consists of atomic words,
+        // of which old or foreign ones do no harm.
+        unsafe { self.running.load(Ordering::Relaxed).as_ref() }?.label()
+    }
+
+    /// Signals the seat's OS thread, from any thread.
+    pub(crate) fn signal(&self) {
+        let (thread, token) = (self.thread(), self.token());
+        if token.is_null() {
+            return;
+        }
+        /// The kernel's `siginfo_t` for `SI_QUEUE` on 64-bit machines.
+        #[repr(C)]
+        struct Info {
+            signal: i32,
+            errno: i32,
+            code: i32,
+            padding: i32,
+            pid: i32,
+            uid: u32,
+            value: *mut libc::c_void,
+            rest: [u64; 12],
+        }
+        // SAFETY: getpid and getuid have no preconditions. The structure is as large as the kernel's
+        // (128 bytes) and stays valid during the call. A thread that is gone is an error, which is as good.
+        unsafe {
+            let pid = libc::getpid();
+            let info = Info {
+                signal: SIGNAL,
+                errno: 0,
+                code: libc::SI_QUEUE,
+                padding: 0,
+                pid,
+                uid: libc::getuid(),
+                value: token,
+                rest: [0; 12],
+            };
+            libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, thread, SIGNAL, &raw const info);
+        }
+    }
+
+    /// The one predicate: the pins of the thread that may be interrupted here, or why none may. See the
+    /// documentation of [`super`].
+    fn examine(&self, interrupted: &Interrupted) -> Result<&Pins, Refusal> {
+        // SAFETY: the pointer was set on this OS thread by its loop. Either the thread named runs here, then it
+        // exists; or the loop was interrupted between two threads, then the control block is at least
+        // readable, and the stack pointer is not on that thread's stack.
+        let subject = unsafe { self.running.load(Ordering::Relaxed).as_ref() };
+        let subject = subject.ok_or(Refusal::Elsewhere)?;
+        if !subject.stack.contains(interrupted.stack_pointer()) || interrupted.is_on_detour() {
+            return Err(Refusal::Elsewhere);
+        }
+        // SAFETY: the pins of a thread that has begun and not ended, and on whose stack this OS thread is.
+        let pins = unsafe { subject.pins.load(Ordering::Relaxed).as_ref() };
+        let pins = pins.ok_or(Refusal::Elsewhere)?;
+        if pins.is_pinned() {
+            pins.put_off();
+            return Err(Refusal::Pinned);
+        }
+        if interrupted.blocked_signals() != self.usual_mask.load(Ordering::Relaxed) {
+            return Err(Refusal::SignalsBlocked);
+        }
+        if interrupted.detour_floor() < subject.stack.limit() {
+            return Err(Refusal::NoRoom);
+        }
+        Ok(pins)
+    }
+
+    fn interrupted(&self, interrupted: &mut Interrupted, by_timer: bool) {
+        let host = self.host.get().expect("a seat in the table has a host");
+        // SAFETY: the host outlives the seat.
+        let host = unsafe { &*host.0 };
+        host.signalled(by_timer);
+        match self.examine(interrupted) {
+            Err(why) => host.refused(why),
+            Ok(pins) => {
+                if let Verdict::Leave(word) = host.judge(interrupted.in_system_call()) {
+                    pins.adopt();
+                    // SAFETY: there is a host, hence detours are available; `examine` found that there is
+                    // room, and the thread is where the ABI lets functions be called, below the red zone.
+                    unsafe { interrupted.detour(word) };
+                }
+            }
+        }
+    }
+}
+
+/// What was done with the signal before.
+static PREVIOUS: OnceLock<SigAction> = OnceLock::new();
+
+/// Installs the handler, once per process.
+fn install_handler() -> io::Result<()> {
+    static INSTALLED: OnceLock<Result<(), nix::Error>> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        super::stall::prepare();
+        // Calls that can be restarted are. No other handler runs on top of this one, which is short.
+        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_RESTART;
+        let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
+        // SAFETY: the handler is async-signal-safe: it uses atomic words, the clock and timer_settime.
+        let previous = unsafe { sigaction(Signal::SIGURG, &action) }?;
+        let _ = PREVIOUS.set(previous);
+        Ok(())
+    });
+    installed.map_err(io::Error::from)
+}
+
+extern "C" fn on_signal(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    let here = 0_u8;
+    // SAFETY: the kernel passes a valid siginfo, and with these codes its value is one that was given.
+    let (code, token) = unsafe { ((*info).si_code, (*info).si_value().sival_ptr.addr()) };
+    let ours = code == libc::SI_TIMER || code == libc::SI_QUEUE;
+    let place = ours.then(|| TABLE.get(token.wrapping_sub(1))).flatten();
+    // A place whose alternate stack this is was filled by this OS thread, and only it can empty it. (The kernel
+    // does not hand out an address twice at a time; what other OS threads do to other places is no match.)
+    let own = place.filter(|place| {
+        let low = place.low.load(Ordering::Relaxed);
+        (low..place.high.load(Ordering::Relaxed)).contains(&std::ptr::from_ref(&here).addr())
+    });
+    // SAFETY: the seat exists until this OS thread takes it out of the table.
+    let seat = own.and_then(|place| unsafe { place.seat.load(Ordering::Relaxed).as_ref() });
+    if let Some(seat) = seat {
+        // SAFETY: the location is valid as long as the thread. It is saved since the code below may fail
+        // system calls; which thread's it is does not matter.
+        let errno = unsafe { &mut *libc::__errno_location() };
+        let saved = *errno;
+        // SAFETY: it is the handler's argument.
+        let mut interrupted = unsafe { Interrupted::new(context) };
+        seat.interrupted(&mut interrupted, code == libc::SI_TIMER);
+        *errno = saved;
+        return;
+    }
+    let Some(previous) = PREVIOUS.get() else { return };
+    match previous.handler() {
+        // SAFETY: that is what the kernel would have called.
+        SigHandler::SigAction(f) => f(signal, info, context),
+        SigHandler::Handler(f) => f(signal),
+        SigHandler::SigDfl | SigHandler::SigIgn => {}
+    }
+}

@@ -1,0 +1,132 @@
+//! A worker's timer.
+//!
+//! One POSIX timer per worker, on the monotonic clock, that signals the worker's own OS thread
+//! (`SIGEV_THREAD_ID`, timer_create(2)). It shoots once and is armed again when there is a reason: nobody
+//! is interrupted for nothing. An interrupt of a timer costs some 10–20 µs on a virtual machine, many times
+//! the switch that it causes.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+
+use super::seat::{SIGNAL, Seat};
+
+/// See the module's documentation.
+pub(crate) struct Tick {
+    timer: AtomicPtr<libc::c_void>,
+    exists: AtomicBool,
+    /// When it is due, in nanoseconds of the monotonic clock. 0 if it is not armed; [`Tick::NEVER`] if
+    /// there is none.
+    due: AtomicU64,
+}
+
+impl Tick {
+    const NEVER: u64 = u64::MAX;
+
+    /// No timer yet; as if it were armed for the end of time.
+    pub(crate) fn none() -> Tick {
+        Tick {
+            timer: AtomicPtr::new(std::ptr::null_mut()),
+            exists: AtomicBool::new(false),
+            due: AtomicU64::new(Self::NEVER),
+        }
+    }
+
+    /// Creates the timer, for the calling OS thread, which has taken the seat.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no memory for it, or the limit on pending signals is reached.
+    pub(crate) fn create(&self, seat: &Seat) -> io::Result<()> {
+        // SAFETY: a plain structure of numbers and a pointer that is not followed.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = SIGNAL;
+        event.sigev_notify_thread_id = seat.thread();
+        event.sigev_value.sival_ptr = seat.token();
+        let mut timer = std::ptr::null_mut();
+        // SAFETY: both pointers are valid.
+        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) } != 0 {
+            let error = io::Error::last_os_error();
+            return Err(io::Error::new(
+                error.kind(),
+                format!(
+                    "cannot create a worker's timer: {error}; raise the limit on pending signals (RLIMIT_SIGPENDING)"
+                ),
+            ));
+        }
+        self.timer.store(timer, Ordering::Relaxed);
+        self.due.store(0, Ordering::Relaxed);
+        self.exists.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether it is armed. If not, and something is to be waited for, it must be.
+    #[inline]
+    pub(crate) fn is_armed(&self) -> bool {
+        self.due.load(Ordering::Relaxed) != 0
+    }
+
+    /// When it is due, if it is armed.
+    pub(crate) fn due(&self) -> Option<u64> {
+        Some(self.due.load(Ordering::Relaxed)).filter(|at| *at != 0 && *at != Self::NEVER)
+    }
+
+    /// Sets it to a point in time, whatever it was set to. Async-signal-safe (signal-safety(7)).
+    pub(crate) fn arm(&self, at: u64) {
+        if self.exists.load(Ordering::Acquire) {
+            self.due.store(at.max(1), Ordering::Relaxed);
+            self.set(at.max(1));
+        }
+    }
+
+    /// Arms it from another OS thread unless it is armed.
+    ///
+    /// The worker may arm it at the same time. Then either time may win; both are soon.
+    pub(crate) fn arm_if_idle(&self, at: u64) {
+        // Pairs with the fence in `fired`.
+        fence(Ordering::SeqCst);
+        if self.due.load(Ordering::Relaxed) == 0
+            && self.exists.load(Ordering::Acquire)
+            && self.due.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.set(at);
+        }
+    }
+
+    /// The signal has come. Whoever makes something runnable and then sees the timer armed, relies on
+    /// the handler to see it: it must look after this, hence the fence.
+    pub(crate) fn fired(&self) {
+        if self.due.load(Ordering::Relaxed) != Self::NEVER {
+            self.due.store(0, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    fn set(&self, at: u64) {
+        let at = libc::timespec {
+            tv_sec: (at / 1_000_000_000) as libc::time_t,
+            tv_nsec: (at % 1_000_000_000) as libc::c_long,
+        };
+        let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = libc::itimerspec { it_interval: once, it_value: at };
+        // SAFETY: the timer exists, and the time is a valid one. (One that is deleted meanwhile is an
+        // error, which is as good.)
+        unsafe {
+            libc::timer_settime(
+                self.timer.load(Ordering::Relaxed),
+                libc::TIMER_ABSTIME,
+                &value,
+                std::ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Ends it.
+    pub(crate) fn delete(&self) {
+        if self.exists.swap(false, Ordering::AcqRel) {
+            self.due.store(Self::NEVER, Ordering::Relaxed);
+            // SAFETY: it was created and is deleted once.
+            unsafe { libc::timer_delete(self.timer.load(Ordering::Relaxed)) };
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Turns: how long threads run, and when they are interrupted.
+//!
+//! **Problem.** A hog must leave when its slice is used up and somebody waits, and soon after somebody
+//! wakes up. But most turns take microseconds, and must not pay for it: reading the clock at each switch
+//! would add a third to it, setting a timer ten times as much.
+//!
+//! **Choice.** The kernel's timer of the worker is armed in two ways.
+//!
+//! - *Coarsely*, while turns are short: when something becomes runnable and it is not armed, for a slice
+//!   ahead. At the tick, the number of switches tells whether the thread that is interrupted has run since
+//!   the timer was armed. If not, turns are short, the timer is armed again for twice as long, and that was
+//!   all. If so, it is a **hog**.
+//! - *Precisely*, while a hog runs: its turn is **guarded**. The clock is read when it begins, the timer
+//!   armed for the end of what is left of its slice (if others are queued) or the next deadline of a timer
+//!   (whichever is first), the ring raises alarms for completions, and whoever queues a thread from another
+//!   OS thread signals the worker at once. Whatever wakes up runs before the hog goes on.
+//!
+//! A hog stays one until it leaves of its own accord within [`Turns::grace`]. What it has used of its slice
+//! is kept while it is interrupted by events, so that these do not give it more than its share; then
+//! it goes to the end of those that are spent.
+//!
+//! **Tickless.** The timer is armed only if something is queued, or pending on this worker: a timer, an
+//! op. Where nothing is, others who queue something arm it ([`Worker::nudge`]). It is not disarmed when the
+//! reason goes, since that takes as long as arming: one tick may come for nothing after a worker has
+//! become idle.
+//!
+//! **The race.** A thread is queued here from elsewhere while the worker decides that nothing is to be
+//! waited for. The other side pushes, then looks at `alert` and at the timer; this side sets `alert` (or
+//! finds, in the handler, the timer shot), then looks at the queue. Between the two steps there is a
+//! sequentially consistent fence on both sides, so that one of them sees the other.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{Ordering, fence};
+
+use super::green::{GreenRef, Leave, Why, current};
+use super::run::Worker;
+use crate::context::coroutine::Left;
+use crate::preempt::seat::{Host, Refusal, Verdict};
+use crate::reactor::Driver;
+use crate::time::now;
+
+/// Timers are not armed anew for less than this.
+const CLOSE_ENOUGH: u64 = 10_000;
+/// Nobody is interrupted sooner than this after the last time.
+const LEAST: u64 = 20_000;
+
+/// What a worker knows of the present turn. Accessed on its OS thread: by the worker, by green threads that
+/// are pinned, and by the handler when it has interrupted neither.
+pub(super) struct Turns {
+    /// Nanoseconds.
+    slice: u64,
+    /// How far ahead the timer is armed while turns are short.
+    ahead: Cell<u64>,
+    /// When it was armed so, and the number of switches then.
+    armed: Cell<(u64, u64)>,
+    /// Since when the present turn is guarded.
+    guarded: Cell<Option<u64>>,
+    /// The present turn is not ended by wake-ups, since such have kept the thread waiting for a slice.
+    protected: Cell<bool>,
+    /// The thread that was interrupted has used up its slice.
+    used_up: Cell<bool>,
+    /// When the queue was last told that a slice has passed.
+    told: Cell<u64>,
+}
+
+impl Turns {
+    pub(super) fn new(slice: u64) -> Turns {
+        Turns {
+            slice,
+            ahead: Cell::new(slice),
+            armed: Cell::new((0, 0)),
+            guarded: Cell::new(None),
+            protected: Cell::new(false),
+            used_up: Cell::new(false),
+            told: Cell::new(0),
+        }
+    }
+
+    /// The longest turn, in nanoseconds, that counts as short.
+    fn grace(&self) -> u64 {
+        (self.slice / 8).max(LEAST)
+    }
+
+    /// Whether the thread that was interrupted last goes to the end of those that are spent.
+    pub(super) fn used_up(&self) -> bool {
+        self.used_up.get()
+    }
+}
+
+impl Worker {
+    /// Sees to it that the worker's thread is looked at in time. To be called when something was queued
+    /// here, by the worker's thread or by the worker.
+    #[inline]
+    pub(super) fn ensure_tick(&self) {
+        if !self.tick.is_armed() {
+            self.arm_coarsely(now());
+        }
+    }
+
+    #[cold]
+    fn arm_coarsely(&self, now: u64) {
+        let turns = self.turns();
+        turns.armed.set((now, self.counters.switches.get()));
+        self.tick.arm(now + turns.ahead.get());
+        self.runtime().monitor().attend();
+    }
+
+    /// To be called when a round begins, with its first thread installed: from then on a tick that comes
+    /// at a bad time is repeated.
+    #[inline]
+    pub(super) fn round_begins(&self) {
+        if !self.tick.is_armed() && (self.has_queued() || self.has_pending()) {
+            self.arm_coarsely(now());
+        }
+    }
+
+    fn has_pending(&self) -> bool {
+        self.with_timers(|t| t.next_deadline()).is_some() || self.with_driver(|d| d.in_flight())
+    }
+
+    /// To be called before a thread is resumed.
+    #[inline]
+    pub(super) fn turn_begins(&self, thread: GreenRef) {
+        if thread.get().is_hog() || self.turns().guarded.get().is_some() {
+            self.guard(thread);
+        }
+    }
+
+    /// Begins to guard, or ceases to.
+    #[cold]
+    fn guard(&self, thread: GreenRef) {
+        let turns = self.turns();
+        if thread.get().is_hog() {
+            let now = now();
+            turns.guarded.set(Some(now));
+            turns.protected.set(self.with_queue(|q| q.took_due()));
+            self.keep_guard(now, thread.get().used().get());
+        } else {
+            self.cease_guard();
+        }
+    }
+
+    fn cease_guard(&self) {
+        self.turns().guarded.set(None);
+        self.alert.store(false, Relaxed);
+        self.with_driver(|driver| driver.raise_alarms(false));
+    }
+
+    /// To be called between two rounds: the worker looks for itself.
+    #[inline]
+    pub(super) fn turns_end(&self) {
+        if self.turns().guarded.get().is_some() {
+            self.cease_guard();
+        }
+    }
+
+    /// Arms the timer precisely, for a turn of which `used` nanoseconds of the slice are used up, and has
+    /// everything else that could be a reason to end it announced.
+    fn keep_guard(&self, now: u64, used: u64) {
+        let turns = self.turns();
+        self.alert.store(true, Relaxed);
+        fence(Ordering::SeqCst);
+        let completed = self.with_driver(|driver| {
+            driver.raise_alarms(true);
+            driver.has_completions()
+        });
+        let (queued, fresh) = self.with_queue(|q| (q.len(), q.fresh_len()));
+        let slice_ends = (queued > 0).then(|| now + turns.slice.saturating_sub(used).max(LEAST));
+        let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now));
+        // What came before it would be announced is not.
+        let came_already = (completed || fresh > 0).then(|| now + turns.grace());
+        let reasons = if turns.protected.get() {
+            [slice_ends, None, None]
+        } else {
+            [slice_ends, deadline, came_already]
+        };
+        if let Some(at) = reasons.into_iter().flatten().min()
+            && self.tick.due().is_none_or(|due| due.abs_diff(at) > CLOSE_ENOUGH)
+        {
+            self.tick.arm(at);
+        }
+    }
+
+    /// To be called when a hog has left.
+    #[cold]
+    pub(super) fn hog_left(&self, thread: GreenRef, left: &Left<Leave>) {
+        let turns = self.turns();
+        if matches!(left, Left::Suspended(leave) if matches!(leave.why(), Why::Interrupted)) {
+            return;
+        }
+        thread.get().used().set(0);
+        if turns.guarded.get().is_some_and(|since| now() - since < turns.grace()) {
+            thread.get().set_hog(false);
+        }
+    }
+
+    /// Called on another OS thread that has queued a thread here, while the worker is awake: sees to it that
+    /// it is looked at.
+    pub(super) fn nudge(&self) {
+        if self.alert.load(Relaxed) && self.alert.swap(false, Relaxed) {
+            self.runtime().wake_signals.fetch_add(1, Relaxed);
+            self.seat.signal();
+        } else if !self.tick.is_armed() {
+            self.tick.arm_if_idle(now() + self.runtime().slice());
+            self.runtime().monitor().attend();
+        }
+    }
+
+    /// The ring has raised an alarm: ends a guarded turn. Called by the monitor.
+    pub(super) fn alarm(&self) -> bool {
+        let guarded = self.alert.load(Relaxed) && self.alert.swap(false, Relaxed);
+        if guarded {
+            self.seat.signal();
+        }
+        guarded
+    }
+
+    /// Decides about the calling green thread, which runs here and is not pinned by anyone but the
+    /// caller.
+    pub(super) fn decide(&self, thread: GreenRef, in_system_call: bool) -> Option<Leave> {
+        let turns = self.turns();
+        let now = now();
+        let (armed, switches) = turns.armed.get();
+        let ran = match turns.guarded.get() {
+            Some(since) => now - since,
+            None if switches == self.counters.switches.get() => now - armed,
+            // It began some time after the timer was armed.
+            None => 0,
+        };
+        let used = thread.get().used().get() + ran;
+        let (queued, fresh) = self.with_queue(|q| {
+            if q.len() > 0 && now - turns.told.get() >= turns.slice {
+                q.slice_passed();
+                turns.told.set(now);
+            }
+            (q.len(), q.fresh_len())
+        });
+        let event = fresh > 0
+            || self.with_driver(|driver| driver.has_completions())
+            || self.with_timers(|t| t.next_deadline()).is_some_and(|at| at <= now);
+        if in_system_call && (queued > 0 || event) {
+            return Some(Leave::BLOCKED);
+        }
+        let is_long = thread.get().is_hog() || ran >= turns.grace();
+        let used_up = used >= turns.slice;
+        if queued > 0 && used_up || event && is_long && !turns.protected.get() {
+            thread.get().set_hog(true);
+            thread.get().used().set(if used_up { 0 } else { used });
+            turns.used_up.set(used_up);
+            turns.ahead.set(turns.slice);
+            return Some(Leave::INTERRUPTED);
+        }
+        if ran > 0 {
+            if turns.guarded.get().is_none() {
+                thread.get().set_hog(true);
+                turns.guarded.set(Some(now - ran));
+                turns.protected.set(false);
+                turns.ahead.set(turns.slice);
+            }
+            self.keep_guard(now, used);
+        } else {
+            // Short turns. Twice the slice is as long as a hog may remain undetected twice.
+            turns.ahead.set((turns.ahead.get() * 2).min(turns.slice * 2));
+            if queued > 0 || self.has_pending() {
+                self.arm_coarsely(now);
+            }
+        }
+        None
+    }
+}
+
+impl Host for Worker {
+    fn signalled(&self, by_timer: bool) {
+        if by_timer {
+            self.tick.fired();
+            self.counters.ticks.add(1);
+        }
+    }
+
+    fn judge(&self, in_system_call: bool) -> Verdict {
+        let thread = current().expect("the predicate found a green thread");
+        match self.decide(thread, in_system_call) {
+            Some(leave) => Verdict::Leave(leave.into_word()),
+            None => Verdict::Stay,
+        }
+    }
+
+    fn refused(&self, why: Refusal) {
+        let turns = self.turns();
+        let mut retry = turns.grace();
+        match why {
+            // It finds a note; but if it leaves of its own accord before, only the timer knows of the others that
+            // wait. And it may become a stall.
+            Refusal::Pinned => {
+                self.counters.deferred_disabled.add(1);
+                self.stalls.pinned(self.counters.switches.get());
+                retry = turns.slice;
+            }
+            Refusal::Elsewhere => {
+                self.counters.deferred_elsewhere.add(1);
+                if !self.seat.is_taken() {
+                    // In the slow path: the next round arms the timer if need be.
+                    turns.ahead.set((turns.ahead.get() * 2).min(turns.slice * 2));
+                    return;
+                }
+            }
+            Refusal::SignalsBlocked => self.counters.deferred_signals.add(1),
+            Refusal::NoRoom => self.counters.deferred_stack.add(1),
+        }
+        if !self.tick.is_armed() {
+            self.tick.arm(now() + retry);
+        }
+    }
+}
+
+/// What [`Pin`](crate::preempt::pin::Pin) calls when an interruption was put off until now.
+#[cold]
+pub(crate) fn reschedule() {
+    let Some(thread) = current() else { return };
+    let pin = crate::preempt::pin::Pin::new();
+    if let Some(worker) = thread.get().worker() {
+        worker.stalls.over();
+        if let Some(leave) = worker.decide(thread, false) {
+            // SAFETY: the calling thread, pinned; its worker keeps it runnable.
+            unsafe { thread.leave(leave) };
+        }
+    }
+    drop(pin);
+}
