@@ -408,3 +408,35 @@ fn a_stall_is_reported_once_with_name_and_stack() {
     assert!(stall.stack.contains("a_function_that_keeps_its_worker"), "{stall}");
     assert_eq!(runtime.stats().stalls, 1);
 }
+
+#[test]
+fn ops_begun_before_a_long_turn_complete_during_it() {
+    let runtime = Runtime::builder().workers(1).build().unwrap();
+    watched(&runtime, || {
+        let over = Arc::new(AtomicBool::new(false));
+        let theirs = over.clone();
+        runtime.spawn(move || {
+            while !theirs.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let listener = uthread::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = runtime.spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut byte = [0];
+            // The next read is begun, and then only the hog is left to run.
+            while connection.read(&mut byte).unwrap() == 1 {
+                connection.write_all(&byte).unwrap();
+            }
+        });
+        let mut peer = std::net::TcpStream::connect(address).unwrap();
+        for _ in 0..200 {
+            peer.write_all(&[1]).unwrap();
+            peer.read_exact(&mut [0]).unwrap();
+        }
+        drop(peer);
+        echo.join().unwrap();
+        over.store(true, Ordering::Relaxed);
+    });
+}

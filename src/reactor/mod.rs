@@ -82,6 +82,9 @@ pub(crate) trait Driver<W> {
     /// result set. Returns early when woken through the driver's waker, or by a signal.
     fn poll(&mut self, wait: Wait, completed: impl FnMut(NonNull<Op<W>>));
 
+    /// Hands over what was collected, if anything was, and reports nothing: for when no poll will follow soon.
+    fn hand_over(&mut self);
+
     /// Whether there are completions that `poll` would report now.
     fn has_completions(&mut self) -> bool;
 

@@ -216,6 +216,13 @@ impl<W> Driver<W> for Uring<W> {
         }
     }
 
+    fn hand_over(&mut self) {
+        self.hand_over_cancels();
+        if !self.ring.submission().is_empty() {
+            self.enter(Wait::No);
+        }
+    }
+
     fn has_completions(&mut self) -> bool {
         self.needs_enter() || !self.ring.completion().is_empty()
     }

@@ -12,8 +12,9 @@
 //!   all. If so, it is a **hog**.
 //! - *Precisely*, while a hog runs: its turn is **guarded**. The clock is read when it begins, the timer
 //!   armed for the end of what is left of its slice (if others are queued) or the next deadline of a timer
-//!   (whichever is first), the ring raises alarms for completions, and whoever queues a thread from another
-//!   OS thread signals the worker at once. Whatever wakes up runs before the hog goes on.
+//!   (whichever is first), ops that were begun are handed to the kernel, the ring raises alarms for their
+//!   completions, and whoever queues a thread from another OS thread signals the worker at once. Whatever
+//!   wakes up runs before the hog goes on.
 //!
 //! A hog stays one until it leaves of its own accord within [`Turns::grace`]. What it has used of its slice
 //! is kept while it is interrupted by events, so that these do not give it more than its share; then
@@ -162,6 +163,8 @@ impl Worker {
         self.alert.store(true, Relaxed);
         fence(Ordering::SeqCst);
         let completed = self.with_driver(|driver| {
+            // Ops that threads began before this turn: it may be long before the next round.
+            driver.hand_over();
             driver.raise_alarms(true);
             driver.has_completions()
         });

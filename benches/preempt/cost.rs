@@ -1,0 +1,246 @@
+//! The cost of an interruption, and the throughput that hogs lose by it.
+
+use std::hint::black_box;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use uthread::Runtime;
+
+use crate::{Goal, pin_to, quantile, table};
+
+const ROUNDS: usize = 5;
+const SLICES_US: [u64; 4] = [10_000, 2_000, 500, 100];
+
+/// What a hog sees of others and of interrupts: gaps in the time that it spends reading the clock.
+#[derive(Default)]
+struct Gaps {
+    last: AtomicU64,
+    who: AtomicU64,
+    between: std::sync::Mutex<Vec<u64>>,
+}
+
+/// Reads the clock until `over`, and notes the gap whenever another thread read it last.
+fn watch(me: u64, gaps: &Gaps, over: &AtomicBool, start: Instant) {
+    let mut own = Vec::with_capacity(1 << 16);
+    while !over.load(Relaxed) {
+        let now = start.elapsed().as_nanos() as u64;
+        if gaps.who.swap(me, Relaxed) != me && own.len() < own.capacity() {
+            // Read anew: the thread was probably interrupted while it read the clock above.
+            let now = start.elapsed().as_nanos() as u64;
+            own.push(now.saturating_sub(gaps.last.load(Relaxed)));
+        }
+        gaps.last.store(now, Relaxed);
+    }
+    gaps.between.lock().unwrap().extend(own);
+}
+
+fn median_gap(gaps: &Gaps) -> u64 {
+    let mut all = gaps.between.lock().unwrap().clone();
+    all.sort_unstable();
+    quantile(&all, 0.5)
+}
+
+/// Nanoseconds between two green hogs, and how often they were switched.
+fn green_gap(stretch: Duration) -> io::Result<(u64, u64)> {
+    let runtime = Runtime::builder().workers(1).slice(Duration::from_micros(200)).build()?;
+    let (gaps, over) = (Arc::new(Gaps::default()), Arc::new(AtomicBool::new(false)));
+    let start = Instant::now();
+    let hogs: Vec<_> = [1, 2]
+        .map(|me| {
+            let (gaps, over) = (gaps.clone(), over.clone());
+            runtime.spawn(move || watch(me, &gaps, &over, start))
+        })
+        .into();
+    std::thread::sleep(stretch);
+    over.store(true, Relaxed);
+    hogs.into_iter().for_each(|h| h.join().unwrap());
+    Ok((median_gap(&gaps), runtime.stats().forced_switches))
+}
+
+/// The same for two OS threads on one core, which the kernel switches.
+fn os_gap(stretch: Duration) -> u64 {
+    let (gaps, over) = (Gaps::default(), AtomicBool::new(false));
+    let start = Instant::now();
+    std::thread::scope(|s| {
+        let (gaps, over) = (&gaps, &over);
+        for me in [1, 2] {
+            s.spawn(move || watch(me, gaps, over, start));
+        }
+        std::thread::sleep(stretch);
+        over.store(true, Relaxed);
+    });
+    median_gap(&gaps)
+}
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Relaxed);
+}
+
+/// A timer of the kernel's that signals the calling thread, with a handler that does nothing.
+struct BareTimer(libc::timer_t);
+
+impl BareTimer {
+    fn new() -> BareTimer {
+        // SAFETY: the structures are valid, and the handler is async-signal-safe.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = count as *const () as usize;
+            action.sa_flags = libc::SA_RESTART;
+            assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = libc::SIGUSR1;
+            event.sigev_notify_thread_id = libc::gettid();
+            let mut timer = std::ptr::null_mut();
+            assert_eq!(libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer), 0);
+            BareTimer(timer)
+        }
+    }
+
+    fn every(&self, time: Duration) {
+        let time = libc::timespec {
+            tv_sec: time.as_secs() as libc::time_t,
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let value = libc::itimerspec { it_interval: time, it_value: time };
+        // SAFETY: the timer exists.
+        unsafe { libc::timer_settime(self.0, 0, &value, std::ptr::null_mut()) };
+    }
+}
+
+impl Drop for BareTimer {
+    fn drop(&mut self) {
+        // SAFETY: it exists.
+        unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+/// Nanoseconds that a hog misses at each signal of a bare timer.
+fn bare_gap(stretch: Duration) -> u64 {
+    let timer = BareTimer::new();
+    timer.every(Duration::from_micros(200));
+    let (start, mut gaps) = (Instant::now(), Vec::new());
+    let (mut last, mut seen) = (0, SIGNALS.load(Relaxed));
+    while start.elapsed() < stretch {
+        let now = start.elapsed().as_nanos() as u64;
+        if SIGNALS.load(Relaxed) != seen {
+            seen = SIGNALS.load(Relaxed);
+            gaps.push(now - last);
+        }
+        last = now;
+    }
+    gaps.sort_unstable();
+    quantile(&gaps, 0.5)
+}
+
+fn some_work() -> u64 {
+    (0..1000).fold(1, |a: u64, b| black_box(a.wrapping_mul(31).wrapping_add(b)))
+}
+
+/// Units of work that four green hogs do in a second of time; and ticks in that second.
+fn throughput(stretch: Duration, slice: Option<Duration>, hogs: usize) -> io::Result<(f64, f64)> {
+    let builder = Runtime::builder().workers(1);
+    let runtime = match slice {
+        Some(slice) => builder.slice(slice).build()?,
+        None => builder.preemption(false).build()?,
+    };
+    let units = runtime.run(move || {
+        let start = Instant::now();
+        let all: Vec<_> = (0..hogs)
+            .map(|_| {
+                uthread::spawn(move || {
+                    let mut units = 0_u64;
+                    while start.elapsed() < stretch {
+                        black_box(some_work());
+                        units += 1;
+                    }
+                    units
+                })
+            })
+            .collect();
+        let units: u64 = all.into_iter().map(|t| t.join().unwrap()).sum();
+        units as f64 / start.elapsed().as_secs_f64()
+    });
+    Ok((units, runtime.stats().ticks as f64 / stretch.as_secs_f64()))
+}
+
+/// The same for an OS thread that a bare timer signals.
+fn bare_throughput(stretch: Duration, period: Duration) -> f64 {
+    let timer = BareTimer::new();
+    timer.every(period);
+    let (start, mut units) = (Instant::now(), 0_u64);
+    while start.elapsed() < stretch {
+        black_box(some_work());
+        units += 1;
+    }
+    units as f64 / start.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+pub(crate) fn measure(stretch: Duration) -> io::Result<Vec<Goal>> {
+    pin_to(1)?;
+    let mut gaps: [Vec<f64>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        gaps[0].push(green_gap(stretch)?.0 as f64 / 1e3);
+        gaps[1].push(bare_gap(stretch) as f64 / 1e3);
+        gaps[2].push(os_gap(stretch) as f64 / 1e3);
+    }
+    let [green, bare, os] = gaps.map(median);
+    let above = green - bare;
+    let mut rows = table(&["gap in a hog's time, one core", "µs"]);
+    rows.add_row(["a timer's signal, handler empty (floor)".to_owned(), format!("{bare:.1}")]);
+    rows.add_row(["forced switch to another green thread".to_owned(), format!("{green:.1}")]);
+    rows.add_row(["of that, above the floor".to_owned(), format!("{above:.1}")]);
+    rows.add_row(["the kernel's switch to another OS thread".to_owned(), format!("{os:.1}")]);
+    println!("{rows}\n");
+
+    let mut off = Vec::new();
+    let mut green: [Vec<f64>; 4] = Default::default();
+    let mut bare_losses: [Vec<f64>; 4] = Default::default();
+    let mut ticks = [0.0; 4];
+    for _ in 0..ROUNDS {
+        let base = throughput(stretch, None, 4)?.0;
+        off.push(base);
+        for (i, slice) in SLICES_US.map(Duration::from_micros).into_iter().enumerate() {
+            let (units, per_second) = throughput(stretch, Some(slice), 4)?;
+            let bare = bare_throughput(stretch, slice);
+            let base = (base + throughput(stretch, None, 4)?.0) / 2.0;
+            green[i].push(100.0 * (1.0 - units / base));
+            bare_losses[i].push(100.0 * (1.0 - bare / base));
+            ticks[i] = per_second;
+        }
+    }
+    let mut rows = table(&["slice", "lost by 4 hogs [%]", "lost to a bare timer [%]", "ticks/s"]);
+    let losses = green.map(median);
+    for (i, bare) in bare_losses.map(median).into_iter().enumerate() {
+        rows.add_row([
+            format!("{} µs", SLICES_US[i]),
+            format!("{:.2}", losses[i]),
+            format!("{bare:.2}"),
+            format!("{:.0}", ticks[i]),
+        ]);
+    }
+    println!("{rows}\n");
+    let alone = throughput(stretch, Some(Duration::from_millis(2)), 1)?.1 * stretch.as_secs_f64();
+    println!("a hog alone: {alone:.0} ticks\n");
+    Ok(vec![
+        Goal {
+            text: format!("a forced switch costs at most 5 µs above the interrupt: {above:.1}"),
+            met: above <= 5.0,
+        },
+        Goal {
+            text: format!("hogs lose at most 0.5 % at 2 ms: {:.2} %", losses[1]),
+            met: losses[1] <= 0.5,
+        },
+        // One may come that was armed when the hog was spawned by a thread that then left.
+        Goal { text: format!("a hog alone gets no ticks: {alone:.0}"), met: alone <= 1.0 },
+    ])
+}
