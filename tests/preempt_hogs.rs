@@ -296,3 +296,25 @@ fn that_handle_signals_of_their_own_go_on_after_them() {
         });
     });
 }
+
+#[test]
+fn that_have_just_failed_still_know_why() {
+    interrupted(|| {
+        on_each(8, |i| {
+            for n in 0..300 {
+                let (call, error): (fn() -> i32, i32) = if (i + n) % 2 == 0 {
+                    // SAFETY: closing what is not open fails, and that is all.
+                    (|| unsafe { libc::close(-1) }, libc::EBADF)
+                } else {
+                    // SAFETY: a signal that does not exist is refused.
+                    (|| unsafe { libc::kill(0, 1000) }, libc::EINVAL)
+                };
+                assert_eq!(call(), -1);
+                for _ in 0..200 {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(error));
+            }
+        });
+    });
+}

@@ -70,6 +70,22 @@ pub(crate) const DEFAULT_SLICE: Duration = Duration::from_millis(2);
 /// The shortest slice: about what an interrupt and a switch take on a slow virtual machine.
 pub(crate) const LEAST_SLICE: Duration = Duration::from_micros(20);
 
+/// Keeps the calling thread's `errno` as it is, whatever fails while this exists: an interruption must not change
+/// it, nor what the worker does with the thread's thread-locals in force.
+pub(crate) struct KeepErrno(i32);
+
+impl KeepErrno {
+    pub(crate) fn new() -> KeepErrno {
+        KeepErrno(nix::errno::Errno::last_raw())
+    }
+}
+
+impl Drop for KeepErrno {
+    fn drop(&mut self) {
+        nix::errno::Errno::set_raw(self.0);
+    }
+}
+
 /// `Ok` where green threads that have thread blocks can be interrupted, else the reason why not.
 pub(crate) fn available() -> Result<(), &'static str> {
     crate::arch::detours_available()

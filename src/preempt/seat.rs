@@ -361,14 +361,10 @@ extern "C" fn on_signal(
     // SAFETY: the seat exists until this OS thread takes it out of the table.
     let seat = own.and_then(|place| unsafe { place.seat.load(Ordering::Relaxed).as_ref() });
     if let Some(seat) = seat {
-        // SAFETY: the location is valid as long as the thread. It is saved since the code below may fail
-        // system calls; which thread's it is does not matter.
-        let errno = unsafe { &mut *libc::__errno_location() };
-        let saved = *errno;
+        let _errno = super::KeepErrno::new();
         // SAFETY: it is the handler's argument.
         let mut interrupted = unsafe { Interrupted::new(context) };
         seat.interrupted(&mut interrupted, code == libc::SI_TIMER);
-        *errno = saved;
         return;
     }
     let Some(previous) = PREVIOUS.get() else { return };

@@ -37,6 +37,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::green::{GreenRef, Leave, Why, current};
 use super::run::Worker;
 use crate::context::coroutine::Left;
+use crate::preempt::KeepErrno;
 use crate::preempt::seat::{Host, Refusal, Verdict};
 use crate::reactor::Driver;
 use crate::time::now;
@@ -99,8 +100,12 @@ impl Worker {
         }
     }
 
+    /// Not inlined, like [`Worker::guard`]: `errno` is a thread-local, whose address must not be taken in a
+    /// function that changes the thread pointer.
     #[cold]
+    #[inline(never)]
     fn arm_coarsely(&self, now: u64) {
+        let _errno = KeepErrno::new();
         let turns = self.turns();
         turns.armed.set((now, self.counters.switches.get()));
         self.tick.arm(now + turns.ahead.get());
@@ -130,7 +135,9 @@ impl Worker {
 
     /// Begins to guard, or ceases to.
     #[cold]
+    #[inline(never)]
     fn guard(&self, thread: GreenRef) {
+        let _errno = KeepErrno::new();
         let turns = self.turns();
         if thread.get().is_hog() {
             let now = now();
@@ -321,6 +328,7 @@ impl Host for Worker {
 #[cold]
 pub(crate) fn reschedule() {
     let Some(thread) = current() else { return };
+    let _errno = KeepErrno::new();
     let pin = crate::preempt::pin::Pin::new();
     if let Some(worker) = thread.get().worker() {
         worker.stalls.over();
