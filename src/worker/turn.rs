@@ -96,7 +96,7 @@ impl Worker {
     #[inline]
     pub(super) fn ensure_tick(&self) {
         if !self.tick.is_armed() {
-            self.arm_coarsely(now());
+            self.arm_coarsely(now(), self.counters.switches.get());
         }
     }
 
@@ -104,10 +104,10 @@ impl Worker {
     /// function that changes the thread pointer.
     #[cold]
     #[inline(never)]
-    fn arm_coarsely(&self, now: u64) {
+    fn arm_coarsely(&self, now: u64, switches: u64) {
         let _errno = KeepErrno::new();
         let turns = self.turns();
-        turns.armed.set((now, self.counters.switches.get()));
+        turns.armed.set((now, switches));
         self.tick.arm(now + turns.ahead.get());
         self.runtime().monitor().attend();
     }
@@ -117,7 +117,8 @@ impl Worker {
     #[inline]
     pub(super) fn round_begins(&self) {
         if !self.tick.is_armed() && (self.has_queued() || self.has_pending()) {
-            self.arm_coarsely(now());
+            // The switch to the first thread is still to be counted.
+            self.arm_coarsely(now(), self.counters.switches.get() + 1);
         }
     }
 
@@ -270,10 +271,13 @@ impl Worker {
             }
             self.keep_guard(now, used);
         } else {
-            // Short turns. Twice the slice is as long as a hog may remain undetected twice.
-            turns.ahead.set((turns.ahead.get() * 2).min(turns.slice * 2));
+            // Short turns, unless there was but one switch, perhaps to a hog. Twice the slice is as long as one may
+            // remain undetected.
+            if self.counters.switches.get().saturating_sub(switches) > 1 {
+                turns.ahead.set((turns.ahead.get() * 2).min(turns.slice * 2));
+            }
             if queued > 0 || self.has_pending() {
-                self.arm_coarsely(now);
+                self.arm_coarsely(now, self.counters.switches.get());
             }
         }
         None
