@@ -70,13 +70,17 @@ fn a_file_lock_is_got_when_its_neighbour_lets_go() {
 #[test]
 fn sleeping_in_the_kernel_keeps_nobody_awake() {
     on_one_worker(|| {
-        let blocked = uthread::spawn(|| std::thread::sleep(Duration::from_millis(20)));
-        let mut turns = 0;
+        let turns = Arc::new(AtomicU64::new(0));
+        let seen = turns.clone();
+        let blocked = uthread::spawn(move || {
+            while seen.load(Ordering::Relaxed) < 10 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
         while !blocked.is_finished() {
-            turns += 1;
+            turns.fetch_add(1, Ordering::Relaxed);
             uthread::yield_now();
         }
-        assert!(turns > 10);
         blocked.join().unwrap();
     });
 }
