@@ -81,7 +81,7 @@ impl fmt::Debug for StallHook {
 /// The most frames of a report.
 const FRAMES: usize = 64;
 /// How long the monitor waits for the handler to write down a stack.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What handler and monitor tell each other about one worker.
 pub(crate) struct Stalls {
