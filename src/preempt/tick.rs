@@ -4,6 +4,12 @@
 //! (`SIGEV_THREAD_ID`, timer_create(2)). It shoots once and is armed again when there is a reason: nobody
 //! is interrupted for nothing. An interrupt of a timer costs some 10–20 µs on a virtual machine, many times
 //! the switch that it causes.
+//!
+//! **Sharing interrupts.** A busy core is interrupted by the kernel's own tick anyway (`CONFIG_HZ`, usually 100
+//! to 1,000 times a second), and timers that are due by then are handled in the same interrupt, which
+//! makes them nearly free. Since Linux 6.4 the ticks of all cores come at multiples of their period on the
+//! monotonic clock. So a timer that may shoot a little sooner or later is set to such a point
+//! ([`Tick::aligned`]). Older kernels have their ticks elsewhere; there it does neither good nor harm.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
@@ -17,6 +23,8 @@ pub(crate) struct Tick {
     /// When it is due, in nanoseconds of the monotonic clock. 0 if it is not armed; [`Tick::NEVER`] if
     /// there is none.
     due: AtomicU64,
+    /// The period of the kernel's tick, in nanoseconds; 0 if it is unknown.
+    period: AtomicU64,
 }
 
 impl Tick {
@@ -28,6 +36,7 @@ impl Tick {
             timer: AtomicPtr::new(std::ptr::null_mut()),
             exists: AtomicBool::new(false),
             due: AtomicU64::new(Self::NEVER),
+            period: AtomicU64::new(0),
         }
     }
 
@@ -54,6 +63,10 @@ impl Tick {
                 ),
             ));
         }
+        // The coarse clock is advanced by the tick (clock_getres(2)).
+        let period = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+        let period = period.map_or(0, |p| std::time::Duration::from(p).as_nanos() as u64);
+        self.period.store(period, Ordering::Relaxed);
         self.timer.store(timer, Ordering::Relaxed);
         self.due.store(0, Ordering::Relaxed);
         self.exists.store(true, Ordering::Release);
@@ -69,6 +82,21 @@ impl Tick {
     /// When it is due, if it is armed.
     pub(crate) fn due(&self) -> Option<u64> {
         Some(self.due.load(Ordering::Relaxed)).filter(|at| *at != 0 && *at != Self::NEVER)
+    }
+
+    /// The tick of the kernel's that is nearest to `at`, if it is no more than `sooner` before it and
+    /// `later` after it; else `at`.
+    pub(crate) fn aligned(&self, at: u64, sooner: u64, later: u64) -> u64 {
+        let period = self.period.load(Ordering::Relaxed);
+        let Some(since) = at.checked_rem(period) else { return at };
+        let until = period - since;
+        match (since <= sooner, until <= later) {
+            (true, false) => at - since,
+            (false, true) => at + until,
+            (true, true) if since < until => at - since,
+            (true, true) => at + until,
+            (false, false) => at,
+        }
     }
 
     /// Sets it to a point in time, whatever it was set to. Async-signal-safe (signal-safety(7)).
@@ -128,5 +156,28 @@ impl Tick {
             // SAFETY: it was created and is deleted once.
             unsafe { libc::timer_delete(self.timer.load(Ordering::Relaxed)) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_moves_to_the_nearest_tick_within_its_bounds() {
+        let tick = Tick::none();
+        assert_eq!(
+            tick.aligned(1_234, 1_000, 1_000),
+            1_234,
+            "nothing is known of the kernel's tick"
+        );
+        tick.period.store(4_000, Ordering::Relaxed);
+        assert_eq!(tick.aligned(8_000, 0, 0), 8_000);
+        assert_eq!(tick.aligned(8_300, 300, 0), 8_000);
+        assert_eq!(tick.aligned(8_300, 299, 0), 8_300);
+        assert_eq!(tick.aligned(7_700, 0, 300), 8_000);
+        assert_eq!(tick.aligned(7_700, 9_999, 299), 4_000);
+        assert_eq!(tick.aligned(9_000, 4_000, 4_000), 8_000);
+        assert_eq!(tick.aligned(11_000, 4_000, 4_000), 12_000);
     }
 }

@@ -331,7 +331,7 @@ impl Worker {
         let mut current = first;
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
         unsafe { current.install(&self.seat) };
-        self.round_begins();
+        self.round_begins(current);
         for turn in 1.. {
             self.counters.switches.add(1);
             self.turn_begins(current);

@@ -6,15 +6,20 @@
 //!
 //! **Choice.** The kernel's timer of the worker is armed in two ways.
 //!
-//! - *Coarsely*, while turns are short: when something becomes runnable and it is not armed, for a slice
-//!   ahead. At the tick, the number of switches tells whether the thread that is interrupted has run since
-//!   the timer was armed. If not, turns are short, the timer is armed again for twice as long, and that was
-//!   all. If so, it is a **hog**.
+//! - *Coarsely*, while turns are short: when something becomes runnable and it is not armed, for about a
+//!   slice ahead. At the tick, the number of switches tells whether the thread that is interrupted has run
+//!   since the timer was armed. If so, it is a **hog**. If not, the timer is armed again, and that was all:
+//!   for a slice if turns have been short on average, else for [`Turns::grace`], to find the hog that may
+//!   have begun meanwhile.
 //! - *Precisely*, while a hog runs: its turn is **guarded**. The clock is read when it begins, the timer
 //!   armed for the end of what is left of its slice (if others are queued) or the next deadline of a timer
 //!   (whichever is first), ops that were begun are handed to the kernel, the ring raises alarms for their
 //!   completions, and whoever queues a thread from another OS thread signals the worker at once. Whatever
 //!   wakes up runs before the hog goes on.
+//!
+//! The first turn after an interruption is guarded, too, whoever's it is: hogs come in groups, and a thread
+//! that is woken among many that have never run waits for the grace of each in front of it instead of
+//! a slice.
 //!
 //! A hog stays one until it leaves of its own accord within [`Turns::grace`]. What it has used of its slice
 //! is kept while it is interrupted by events, so that these do not give it more than its share; then
@@ -44,24 +49,29 @@ use crate::time::now;
 
 /// Timers are not armed anew for less than this.
 const CLOSE_ENOUGH: u64 = 10_000;
-/// Nobody is interrupted sooner than this after the last time.
+/// No slice ends sooner than this after the turn's beginning.
 const LEAST: u64 = 20_000;
+/// What is due already is announced this much later, when the thread is sure to run: at once would be
+/// while the worker still prepares its turn.
+const SOON: u64 = 5_000;
 
 /// What a worker knows of the present turn. Accessed on its OS thread: by the worker, by green threads that
 /// are pinned, and by the handler when it has interrupted neither.
 pub(super) struct Turns {
     /// Nanoseconds.
     slice: u64,
-    /// How far ahead the timer is armed while turns are short.
-    ahead: Cell<u64>,
-    /// When it was armed so, and the number of switches then.
+    /// When the timer was armed coarsely, and the number of switches then.
     armed: Cell<(u64, u64)>,
     /// Since when the present turn is guarded.
     guarded: Cell<Option<u64>>,
+    /// The last turn was interrupted.
+    wary: Cell<bool>,
     /// The present turn is not ended by wake-ups, since such have kept the thread waiting for a slice.
     protected: Cell<bool>,
     /// The thread that was interrupted has used up its slice.
     used_up: Cell<bool>,
+    /// How long after an interruption at a bad time the next one is tried; doubles up to the grace.
+    retry: Cell<u64>,
     /// When the queue was last told that a slice has passed.
     told: Cell<u64>,
 }
@@ -70,11 +80,12 @@ impl Turns {
     pub(super) fn new(slice: u64) -> Turns {
         Turns {
             slice,
-            ahead: Cell::new(slice),
             armed: Cell::new((0, 0)),
             guarded: Cell::new(None),
+            wary: Cell::new(false),
             protected: Cell::new(false),
             used_up: Cell::new(false),
+            retry: Cell::new(LEAST),
             told: Cell::new(0),
         }
     }
@@ -82,6 +93,11 @@ impl Turns {
     /// The longest turn, in nanoseconds, that counts as short.
     fn grace(&self) -> u64 {
         (self.slice / 8).max(LEAST)
+    }
+
+    /// How much sooner or later than said a slice may end, in the interest of the kernel's own interrupts.
+    fn slack(&self) -> u64 {
+        self.slice / 4
     }
 
     /// Whether the thread that was interrupted last goes to the end of those that are spent.
@@ -96,29 +112,34 @@ impl Worker {
     #[inline]
     pub(super) fn ensure_tick(&self) {
         if !self.tick.is_armed() {
-            self.arm_coarsely(now(), self.counters.switches.get());
+            self.arm_coarsely(now(), self.counters.switches.get(), self.turns().slice);
         }
     }
 
+    /// Arms the timer for about `ahead` from now, in the interest of the kernel's own interrupts.
+    ///
     /// Not inlined, like [`Worker::guard`]: `errno` is a thread-local, whose address must not be taken in a
     /// function that changes the thread pointer.
     #[cold]
     #[inline(never)]
-    fn arm_coarsely(&self, now: u64, switches: u64) {
+    fn arm_coarsely(&self, now: u64, switches: u64, ahead: u64) {
         let _errno = KeepErrno::new();
-        let turns = self.turns();
-        turns.armed.set((now, switches));
-        self.tick.arm(now + turns.ahead.get());
+        self.turns().armed.set((now, switches));
+        self.tick.arm(self.tick.aligned(now + ahead, ahead / 4, ahead / 4));
         self.runtime().monitor().attend();
     }
 
     /// To be called when a round begins, with its first thread installed: from then on a tick that comes
     /// at a bad time is repeated.
     #[inline]
-    pub(super) fn round_begins(&self) {
-        if !self.tick.is_armed() && (self.has_queued() || self.has_pending()) {
+    pub(super) fn round_begins(&self, first: GreenRef) {
+        if !self.tick.is_armed()
+            && !self.begins_guarded(first)
+            && (self.has_queued() || self.has_pending())
+        {
             // The switch to the first thread is still to be counted.
-            self.arm_coarsely(now(), self.counters.switches.get() + 1);
+            let switches = self.counters.switches.get() + 1;
+            self.arm_coarsely(now(), switches, self.turns().slice);
         }
     }
 
@@ -126,10 +147,14 @@ impl Worker {
         self.with_timers(|t| t.next_deadline()).is_some() || self.with_driver(|d| d.in_flight())
     }
 
+    fn begins_guarded(&self, thread: GreenRef) -> bool {
+        thread.get().is_hog() || self.turns().wary.get()
+    }
+
     /// To be called before a thread is resumed.
     #[inline]
     pub(super) fn turn_begins(&self, thread: GreenRef) {
-        if thread.get().is_hog() || self.turns().guarded.get().is_some() {
+        if self.begins_guarded(thread) || self.turns().guarded.get().is_some() {
             self.guard(thread);
         }
     }
@@ -140,8 +165,9 @@ impl Worker {
     fn guard(&self, thread: GreenRef) {
         let _errno = KeepErrno::new();
         let turns = self.turns();
-        if thread.get().is_hog() {
+        if self.begins_guarded(thread) {
             let now = now();
+            turns.wary.set(false);
             turns.guarded.set(Some(now));
             turns.protected.set(self.with_queue(|q| q.took_due()));
             self.keep_guard(now, thread.get().used().get());
@@ -177,8 +203,11 @@ impl Worker {
             driver.has_completions()
         });
         let (queued, fresh) = self.with_queue(|q| (q.len(), q.fresh_len()));
-        let slice_ends = (queued > 0).then(|| now + turns.slice.saturating_sub(used).max(LEAST));
-        let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now));
+        let slice_ends = (queued > 0).then(|| {
+            let at = now + turns.slice.saturating_sub(used).max(LEAST);
+            self.tick.aligned(at, turns.slack(), turns.slack()).max(now + LEAST)
+        });
+        let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now + SOON));
         // What came before it would be announced is not.
         let came_already = (completed || fresh > 0).then(|| now + turns.grace());
         let reasons = if turns.protected.get() {
@@ -232,6 +261,7 @@ impl Worker {
     pub(super) fn decide(&self, thread: GreenRef, in_system_call: bool) -> Option<Leave> {
         let turns = self.turns();
         let now = now();
+        turns.retry.set(LEAST);
         let (armed, switches) = turns.armed.get();
         let ran = match turns.guarded.get() {
             Some(since) => now - since,
@@ -254,12 +284,12 @@ impl Worker {
             return Some(Leave::BLOCKED);
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
-        let used_up = used >= turns.slice;
+        let used_up = used + turns.slack() >= turns.slice;
         if queued > 0 && used_up || event && is_long && !turns.protected.get() {
             thread.get().set_hog(true);
             thread.get().used().set(if used_up { 0 } else { used });
             turns.used_up.set(used_up);
-            turns.ahead.set(turns.slice);
+            turns.wary.set(true);
             return Some(Leave::INTERRUPTED);
         }
         if ran > 0 {
@@ -267,18 +297,15 @@ impl Worker {
                 thread.get().set_hog(true);
                 turns.guarded.set(Some(now - ran));
                 turns.protected.set(false);
-                turns.ahead.set(turns.slice);
             }
             self.keep_guard(now, used);
-        } else {
-            // Short turns, unless there was but one switch, perhaps to a hog. Twice the slice is as long as one may
-            // remain undetected.
-            if self.counters.switches.get().saturating_sub(switches) > 1 {
-                turns.ahead.set((turns.ahead.get() * 2).min(turns.slice * 2));
-            }
-            if queued > 0 || self.has_pending() {
-                self.arm_coarsely(now, self.counters.switches.get());
-            }
+        } else if queued > 0 || self.has_pending() {
+            // Turns that are short on average may end with that of a hog, too, but then only the tick after
+            // the next one finds it.
+            let turns_since = self.counters.switches.get().saturating_sub(switches);
+            let long = (now - armed) / turns_since.max(1) >= turns.grace();
+            let ahead = if long { turns.grace() } else { turns.slice };
+            self.arm_coarsely(now, self.counters.switches.get(), ahead);
         }
         None
     }
@@ -302,7 +329,8 @@ impl Host for Worker {
 
     fn refused(&self, why: Refusal) {
         let turns = self.turns();
-        let mut retry = turns.grace();
+        let mut retry = turns.retry.get();
+        turns.retry.set((retry * 2).min(turns.grace()));
         match why {
             // It finds a note; but if it leaves of its own accord before, only the timer knows of the others that
             // wait. And it may become a stall.
@@ -315,7 +343,6 @@ impl Host for Worker {
                 self.counters.deferred_elsewhere.add(1);
                 if !self.seat.is_taken() {
                     // In the slow path: the next round arms the timer if need be.
-                    turns.ahead.set((turns.ahead.get() * 2).min(turns.slice * 2));
                     return;
                 }
             }
