@@ -94,6 +94,9 @@ uthread_root:
 #
 # calls  u32 *uthread_interrupted(usize argument), which may return on another OS thread; what it returns is set to 0
 # reads  uthread_xsave_size (u32), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
+    .hidden uthread_xsave_size
+    .hidden uthread_xsave_flags
+    .hidden uthread_interrupted
     .globl  uthread_detour
     .hidden uthread_detour
     .type   uthread_detour, @function

@@ -100,6 +100,9 @@ impl std::fmt::Display for Cut<'_> {
 }
 
 /// An alternate signal stack for the calling OS thread, until dropped.
+///
+/// While any signal handler runs on the OS thread, wherever its frame is, there is no alternate stack
+/// (`SS_AUTODISARM`, Linux 4.7, sigaltstack(2)): a handler that finds itself on it has interrupted no other one.
 pub(crate) struct AlternateStack {
     memory: memmap2::MmapMut,
     previous: libc::stack_t,
@@ -114,8 +117,12 @@ impl AlternateStack {
     /// No memory for it.
     pub(crate) fn install() -> std::io::Result<AlternateStack> {
         let mut memory = memmap2::MmapOptions::new().len(Self::SIZE).map_anon()?;
-        let new =
-            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: Self::SIZE };
+        const SS_AUTODISARM: u32 = 1 << 31;
+        let new = libc::stack_t {
+            ss_sp: memory.as_mut_ptr().cast(),
+            ss_flags: SS_AUTODISARM.cast_signed(),
+            ss_size: Self::SIZE,
+        };
         // SAFETY: the memory stays mapped until the previous stack is back.
         unsafe {
             let mut previous = std::mem::zeroed();

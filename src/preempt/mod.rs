@@ -34,9 +34,9 @@
 //! 2. The thread has begun and not ended, and is not pinned ([`pin`]): it holds no lock of the
 //!    runtime's and refers to no worker.
 //! 3. It is not at the ends of an earlier detour, with its registers half saved.
-//! 4. It has blocked the same signals as its worker. If not, it is in a handler of the program's, whose
-//!    return restores the mask and the alternate stack of *this* OS thread, or between two calls that change
-//!    the mask of *this* OS thread.
+//! 4. It is not in a signal handler of the program's, whose return restores the mask and the alternate
+//!    stack of *this* OS thread; and it has blocked the same signals as its worker: if not, it is between two
+//!    calls that change the mask of *this* OS thread.
 //! 5. Its stack has room for its registers.
 //!
 //! Otherwise the interruption is put off. A pinned thread finds the note when it is unpinned; in the other
@@ -48,7 +48,9 @@
 //! and its worker with it. The next tick finds that thread in its system call, and it is moved to a
 //! helper, so that the worker goes on and sooner or later runs the holder. It takes that (1) every thread
 //! that runs can be interrupted after a finite time: pinned sections are finite and wait for nothing but spin
-//! locks, whose holders are pinned or workers; and that (2) the scheduler itself never waits for what an
+//! locks, whose holders are pinned or workers (what programs do in
+//! [`without_preemption`](crate::without_preemption) need not be so; then the monitor gives the threads that
+//! wait behind them to others); and that (2) the scheduler itself never waits for what an
 //! interrupted thread may hold: it neither allocates nor frees and takes no lock but its own (see [`pin`]).
 //!
 //! - [`pin`]: sections without interruption. - [`tick`]: the timer. - [`seat`]: the predicate, and how

@@ -111,6 +111,12 @@ impl Drop for Pin {
     }
 }
 
+/// In a child of fork(2), whose only OS thread is a copy of the calling green thread's worker: nothing is put off
+/// there any more, for there is nobody to switch to.
+pub(super) extern "C" fn forget_note() {
+    PINS.with(|pins| pins.resched.store(false, Ordering::Relaxed));
+}
+
 /// Does what was put off.
 #[cold]
 fn catch_up() {

@@ -2,8 +2,13 @@
 //!
 //! **How a signal finds its seat.** The handler may use no thread-local storage that could be lazily
 //! allocated, and whose thread block is in force is part of the question. The signal itself carries a
-//! token, an index into a static table. Whether the seat found there is the one of this OS thread is told
-//! by the alternate stack on which the handler runs: it is the seat's own.
+//! token, an index into a static table, and the kernel's number of the OS thread tells whether the seat found
+//! there is its own.
+//!
+//! **In the middle of a handler of the program's** a thread must not be moved: returning from it restores
+//! the alternate stack and the mask of the OS thread on which it began. The alternate stack tells: while any
+//! handler runs there is none ([`AlternateStack`]), so that this one, which asks for it, finds itself on it only
+//! if it has interrupted no other.
 
 use std::io;
 use std::sync::OnceLock;
@@ -77,7 +82,7 @@ pub(crate) enum Refusal {
     Pinned,
     /// No green thread was interrupted, or one that begins, ends, or makes a detour.
     Elsewhere,
-    /// It has blocked other signals than its worker.
+    /// It has blocked other signals than its worker, or is in a signal handler.
     SignalsBlocked,
     /// Its stack has no room for its registers.
     NoRoom,
@@ -129,7 +134,9 @@ unsafe impl Sync for HostPointer {}
 struct Place {
     /// Null if it is free.
     seat: AtomicPtr<Seat>,
-    /// The alternate stack of the seat's OS thread, as two addresses; none while they are equal.
+    /// The kernel's number of the seat's OS thread; 0 if it is free.
+    thread: AtomicI32,
+    /// The OS thread's alternate stack, as two addresses.
     low: AtomicUsize,
     high: AtomicUsize,
 }
@@ -138,12 +145,15 @@ struct Place {
 static TABLE: [Place; SEATS] = [const {
     Place {
         seat: AtomicPtr::new(std::ptr::null_mut()),
+        thread: AtomicI32::new(0),
         low: AtomicUsize::new(0),
         high: AtomicUsize::new(0),
     }
 }; SEATS];
 /// The most workers and helpers that a process can have.
 const SEATS: usize = 4096;
+/// Places at the front of the table that were ever taken.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 impl Seat {
     pub(crate) fn new() -> Seat {
@@ -193,9 +203,11 @@ impl Seat {
         let index = TABLE.iter().position(|place| take(place).is_ok()).ok_or_else(|| {
             io::Error::other(format!("more than {SEATS} workers and helpers in one process"))
         })?;
+        TAKEN.fetch_max(index + 1, Ordering::Relaxed);
         let range = handlers.range();
         TABLE[index].low.store(range.start, Ordering::Relaxed);
         TABLE[index].high.store(range.end, Ordering::Relaxed);
+        TABLE[index].thread.store(self.thread(), Ordering::Relaxed);
         self.token.store(index + 1, Ordering::Relaxed);
         Ok(())
     }
@@ -205,8 +217,7 @@ impl Seat {
         let token = self.token.swap(0, Ordering::Relaxed);
         if token != 0 {
             let place = &TABLE[token - 1];
-            place.high.store(0, Ordering::Relaxed);
-            place.low.store(0, Ordering::Relaxed);
+            place.thread.store(0, Ordering::Relaxed);
             place.seat.store(std::ptr::null_mut(), Ordering::Release);
         }
     }
@@ -227,6 +238,17 @@ impl Seat {
         let subject = subject.map_or(std::ptr::null(), std::ptr::from_ref);
         self.running.store(subject.cast_mut(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Blocks the signals again that the OS thread usually blocks, and no others. To be called on it, when no
+    /// thread runs.
+    pub(crate) fn restore_mask(&self) {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: the kernel's set is the first 64 bits of one that is otherwise empty; the call reads it.
+        unsafe {
+            set.as_mut_ptr().cast::<u64>().write(self.usual_mask.load(Ordering::Relaxed));
+            libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+        }
     }
 
     /// Whether a thread runs or is about to.
@@ -304,12 +326,16 @@ impl Seat {
         Ok(pins)
     }
 
-    fn interrupted(&self, interrupted: &mut Interrupted, by_timer: bool) {
+    /// The signal has come; `None` in the middle of a handler of the program's.
+    fn interrupted(&self, interrupted: Option<Interrupted>, by_timer: bool) {
         let host = self.host.get().expect("a seat in the table has a host");
         // SAFETY: the host outlives the seat.
         let host = unsafe { &*host.0 };
         host.signalled(by_timer);
-        match self.examine(interrupted) {
+        let Some(mut interrupted) = interrupted else {
+            return host.refused(Refusal::SignalsBlocked);
+        };
+        match self.examine(&interrupted) {
             Err(why) => host.refused(why),
             Ok(pins) => {
                 if let Verdict::Leave(word) = host.judge(interrupted.in_system_call()) {
@@ -334,6 +360,8 @@ fn install_handler() -> io::Result<()> {
         // Calls that can be restarted are. No other handler runs on top of this one, which is short.
         let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_RESTART;
         let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
+        // SAFETY: the function needs no more than the calling thread.
+        unsafe { libc::pthread_atfork(None, None, Some(super::pin::forget_note)) };
         // SAFETY: the handler is async-signal-safe: it uses atomic words, the clock and timer_settime.
         let previous = unsafe { sigaction(Signal::SIGURG, &action) }?;
         let _ = PREVIOUS.set(previous);
@@ -342,29 +370,43 @@ fn install_handler() -> io::Result<()> {
     installed.map_err(io::Error::from)
 }
 
+/// The seat of the calling OS thread, and whether it is on the seat's alternate stack. `token` tells where to
+/// look first.
+fn own_seat(token: usize) -> Option<(&'static Seat, bool)> {
+    // SAFETY: gettid has no preconditions.
+    let (here, thread) = (0_u8, unsafe { libc::gettid() });
+    // What says that it is of this OS thread was written by it, and only it can empty the place.
+    let is_own = |place: &&Place| place.thread.load(Ordering::Relaxed) == thread;
+    let told = TABLE.get(token.wrapping_sub(1)).filter(is_own);
+    let place = told.or_else(|| TABLE.iter().take(TAKEN.load(Ordering::Relaxed)).find(is_own))?;
+    let low = place.low.load(Ordering::Relaxed);
+    let stack = low..place.high.load(Ordering::Relaxed);
+    // SAFETY: the seat exists until this OS thread takes it out of the table.
+    let seat = unsafe { place.seat.load(Ordering::Relaxed).as_ref() }?;
+    Some((seat, stack.contains(&std::ptr::from_ref(&here).addr())))
+}
+
 extern "C" fn on_signal(
     signal: libc::c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    let here = 0_u8;
-    // SAFETY: the kernel passes a valid siginfo, and with these codes its value is one that was given.
-    let (code, token) = unsafe { ((*info).si_code, (*info).si_value().sival_ptr.addr()) };
-    let ours = code == libc::SI_TIMER || code == libc::SI_QUEUE;
-    let place = ours.then(|| TABLE.get(token.wrapping_sub(1))).flatten();
-    // A place whose alternate stack this is was filled by this OS thread, and only it can empty it. (The kernel
-    // does not hand out an address twice at a time; what other OS threads do to other places is no match.)
-    let own = place.filter(|place| {
-        let low = place.low.load(Ordering::Relaxed);
-        (low..place.high.load(Ordering::Relaxed)).contains(&std::ptr::from_ref(&here).addr())
-    });
-    // SAFETY: the seat exists until this OS thread takes it out of the table.
-    let seat = own.and_then(|place| unsafe { place.seat.load(Ordering::Relaxed).as_ref() });
-    if let Some(seat) = seat {
+    // SAFETY: the kernel passes a valid siginfo; the value is read only with the codes that come with one.
+    let (code, token, sender) = unsafe {
+        let code = (*info).si_code;
+        let ours = code == libc::SI_TIMER || code == libc::SI_QUEUE;
+        (code, if ours { (*info).si_value().sival_ptr.addr() } else { 0 }, (*info).si_pid())
+    };
+    // When the limit on pending signals is reached (RLIMIT_SIGPENDING), a signal comes without its information,
+    // as if from nobody (`__send_signal_locked` in the kernel).
+    let stripped = code == libc::SI_USER && sender == 0;
+    if (token != 0 || stripped)
+        && let Some((seat, on_alternate_stack)) = own_seat(token)
+    {
         let _errno = super::KeepErrno::new();
         // SAFETY: it is the handler's argument.
-        let mut interrupted = unsafe { Interrupted::new(context) };
-        seat.interrupted(&mut interrupted, code == libc::SI_TIMER);
+        let interrupted = on_alternate_stack.then(|| unsafe { Interrupted::new(context) });
+        seat.interrupted(interrupted, code == libc::SI_TIMER);
         return;
     }
     let Some(previous) = PREVIOUS.get() else { return };

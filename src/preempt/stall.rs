@@ -1,16 +1,16 @@
 //! Reports of threads that kept their worker from others for too long.
 //!
-//! The handler finds out that a thread is pinned, and can do no more than note when that began. The
-//! monitor looks at the notes. When one gets too old it asks the handler, by another signal, for the
-//! thread's stack; the handler writes down return addresses, and the monitor makes a report of them. A
+//! The handler finds out that a thread is pinned, has blocked signals, or has no room left on its stack,
+//! and can do no more than note when that began. The monitor looks at the notes. When one gets too old, a
+//! reporter, an OS thread that does nothing else since it may have to wait for what a stalled thread holds, asks the handler, by another signal, for the
+//! thread's stack; the handler writes down return addresses, and the reporter makes a report of them. A
 //! thread that is in the kernel with its signals pending has no stack to show but the system call itself,
 //! of which the kernel tells.
 
 use std::ffi::c_void;
 use std::fmt::{self, Write};
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::seat::Seat;
@@ -63,12 +63,21 @@ impl StallHook {
 
     /// The default: a message on stderr, if the environment asks for it.
     pub(crate) fn from_environment() -> Option<StallHook> {
-        (std::env::var_os("UTHREAD_STALLS")? == "1")
-            .then(|| StallHook::new(|stall| eprintln!("uthread: {stall}")))
+        (std::env::var_os("UTHREAD_STALLS")? == "1").then(|| {
+            StallHook::new(|stall| {
+                // Nobody to tell is no reason to panic.
+                let _ = std::io::Write::write_fmt(
+                    &mut std::io::stderr(),
+                    format_args!("uthread: {stall}"),
+                );
+            })
+        })
     }
 
+    /// Calls it; a panic of the hook's own has been told by the panic hook.
     pub(crate) fn call(&self, stall: &Stall) {
-        (self.0)(stall);
+        let call = std::panic::AssertUnwindSafe(|| (self.0)(stall));
+        let _ = std::panic::catch_unwind(call);
     }
 }
 
@@ -80,22 +89,37 @@ impl fmt::Debug for StallHook {
 
 /// The most frames of a report.
 const FRAMES: usize = 64;
-/// How long the monitor waits for the handler to write down a stack.
+/// How long the reporter waits for the handler to write down a stack.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What handler and monitor tell each other about one worker.
+/// What handler and reporter tell each other about one worker.
 pub(crate) struct Stalls {
-    /// When the handler first found the present thread pinned, 0 if it has not; and the number of switches
-    /// then, which tells whether that thread is still the present one. Written by the handler.
+    /// When the handler first found that the present thread cannot be interrupted, 0 if it has not; and the
+    /// number of switches then, which tells whether that thread is still the present one. Written by
+    /// the handler.
     since: AtomicU64,
     switches: AtomicU64,
-    /// The monitor asks for the stack.
+    /// Whether it was pinned then.
+    pinned: AtomicBool,
+    /// The reporter asks for the stack.
     wanted: AtomicBool,
     /// The stack: so many addresses. 0 until it is written.
     depth: AtomicUsize,
     frames: [AtomicUsize; FRAMES],
-    /// What was reported last, by its beginning. Written by the monitor.
-    reported: AtomicU64,
+    /// What was found last.
+    found: Mutex<Option<Found>>,
+}
+
+/// A stall that the monitor has found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    kind: StallKind,
+    /// Nanoseconds of the monotonic clock; tells one from the next.
+    since: u64,
+    /// The handler noted it, and so can tell the stack.
+    noted: bool,
+    /// The reporter has taken it.
+    told: bool,
 }
 
 impl Stalls {
@@ -103,19 +127,22 @@ impl Stalls {
         Stalls {
             since: AtomicU64::new(0),
             switches: AtomicU64::new(0),
+            pinned: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             depth: AtomicUsize::new(0),
             frames: [const { AtomicUsize::new(0) }; FRAMES],
-            reported: AtomicU64::new(0),
+            found: Mutex::new(None),
         }
     }
 
-    /// The handler has found a thread pinned, after so many switches of its worker.
-    pub(crate) fn pinned(&self, switches: u64) {
+    /// The handler has found that a thread cannot be interrupted, since it is pinned or for another reason,
+    /// after so many switches of its worker.
+    pub(crate) fn note(&self, switches: u64, pinned: bool) {
         if self.since.load(Ordering::Relaxed) == 0
             || self.switches.swap(switches, Ordering::Relaxed) != switches
         {
             self.switches.store(switches, Ordering::Relaxed);
+            self.pinned.store(pinned, Ordering::Relaxed);
             self.since.store(now(), Ordering::Relaxed);
         }
         if self.wanted.load(Ordering::Acquire) {
@@ -124,7 +151,7 @@ impl Stalls {
         }
     }
 
-    /// The thread is no longer pinned.
+    /// The thread can be interrupted again.
     pub(crate) fn over(&self) {
         self.since.store(0, Ordering::Relaxed);
     }
@@ -146,40 +173,43 @@ impl Stalls {
         self.depth.store(depth.max(1), Ordering::Release);
     }
 
-    /// Called by the monitor now and then: the stall that the worker on `seat` has come into, if it is not
-    /// the one that was reported last. `switches` is the worker's present number, `due` when its timer was
-    /// due.
-    pub(crate) fn look(
-        &self,
-        seat: &Seat,
-        switches: u64,
-        due: Option<u64>,
-        threshold: Duration,
-    ) -> Option<Stall> {
+    /// Called by the monitor now and then: whether the worker has come into a stall that was not found before.
+    /// `switches` is the worker's present number, `due` when its timer was due.
+    pub(crate) fn find(&self, switches: u64, due: Option<u64>, threshold: Duration) -> bool {
         let threshold = threshold.as_nanos() as u64;
         let now = now();
         let old = |since: u64| now.saturating_sub(since) > threshold;
         let since = self.since.load(Ordering::Relaxed);
-        let pinned = since != 0 && self.switches.load(Ordering::Relaxed) == switches && old(since);
+        let noted = since != 0 && self.switches.load(Ordering::Relaxed) == switches && old(since);
         let (kind, since) = match due {
-            _ if pinned => (StallKind::PreemptionDisabled, since),
+            _ if noted && self.pinned.load(Ordering::Relaxed) => {
+                (StallKind::PreemptionDisabled, since)
+            }
+            _ if noted => (StallKind::Uninterruptible, since),
             // The handler would have disarmed it.
             Some(due) if old(due) => (StallKind::Uninterruptible, due),
-            _ => return None,
+            _ => return false,
         };
-        if self.reported.swap(since, Ordering::Relaxed) == since {
-            return None;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = found.is_none_or(|f| f.since != since);
+        if is_new {
+            *found = Some(Found { kind, since, noted, told: false });
         }
-        let stack = match kind {
-            StallKind::PreemptionDisabled => self.ask(seat),
-            StallKind::Uninterruptible => system_call_of(seat),
-        };
-        Some(Stall {
-            kind,
-            thread_name: seat.label(),
-            duration: Duration::from_nanos(now - since),
-            stack,
-        })
+        is_new
+    }
+
+    /// Called by the reporter: what was found, unless it has been told.
+    pub(crate) fn report(&self, seat: &Seat) -> Option<Stall> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = found.as_mut().filter(|found| !found.told)?;
+        untold.told = true;
+        let Found { kind, since, noted, .. } = *untold;
+        // The monitor must not wait for what follows.
+        drop(found);
+        let duration = Duration::from_nanos(now().saturating_sub(since));
+        let thread_name = seat.label();
+        let stack = if noted { self.ask(seat) } else { system_call_of(seat) };
+        Some(Stall { kind, thread_name, duration, stack })
     }
 
     /// Asks the handler for the stack.

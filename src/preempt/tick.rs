@@ -121,6 +121,12 @@ impl Tick {
         }
     }
 
+    /// Whether its signal should have come long ago.
+    pub(crate) fn is_overdue(&self, now: u64) -> bool {
+        const LONG: u64 = 10_000_000;
+        self.due().is_some_and(|due| now > due + LONG)
+    }
+
     /// The signal has come. Whoever makes something runnable and then sees the timer armed, relies on
     /// the handler to see it: it must look after this, hence the fence.
     pub(crate) fn fired(&self) {

@@ -140,6 +140,9 @@ pub(crate) struct Green {
     started: Cell<bool>,
     /// It was interrupted, and has not been short since: its turns are timed.
     hog: Cell<bool>,
+    /// It left in the middle of its own code, so that it may go on anywhere, on a helper, too. Such a thread
+    /// is a hog.
+    interrupted: Cell<bool>,
     /// Nanoseconds of its slice that a hog has used.
     used: Cell<u64>,
     // Whoever holds the lock of the queue that it is in:
@@ -217,6 +220,7 @@ impl GreenRef {
             worker: Cell::new(std::ptr::null()),
             started: Cell::new(false),
             hog: Cell::new(false),
+            interrupted: Cell::new(false),
             used: Cell::new(0),
             next: Cell::new(None),
             blocking: Cell::new(0),
@@ -304,6 +308,11 @@ impl GreenRef {
         self.has_block() || !self.get().started.get()
     }
 
+    /// Whether it can go on, or begin, on a helper.
+    pub(crate) fn can_be_helped(self) -> bool {
+        self.has_block() && (self.get().interrupted.get() || !self.get().started.get())
+    }
+
     /// Makes it the thread whose thread-locals are in force, on its worker's stack.
     ///
     /// # Safety
@@ -343,11 +352,16 @@ impl GreenRef {
     ///
     /// # Safety
     ///
-    /// The calling helper owns the thread, which has a thread block and has started, and has installed it.
-    pub(crate) unsafe fn resume_on_helper(self, fp_control: &Cell<FpControl>) -> Left<Leave> {
+    /// The calling helper owns the thread, which has a thread block and begins, was interrupted, or is about to
+    /// block, and has installed it.
+    pub(crate) unsafe fn resume_on_helper(self, fp_control: &Cell<FpControl>) {
+        self.get().started.set(true);
         self.get().worker.set(std::ptr::null());
         // SAFETY: as the caller says.
-        unsafe { Coroutine::resume(self.coroutine(), fp_control) }
+        let left = unsafe { Coroutine::resume(self.coroutine(), fp_control) };
+        let interrupted =
+            matches!(left, Left::Suspended(leave) if matches!(leave.why(), Why::Interrupted));
+        self.get().interrupted.set(interrupted);
     }
 
     /// Leaves the worker; returns when the thread is resumed.
@@ -430,6 +444,11 @@ impl Green {
     /// To be called by its worker.
     pub(crate) fn set_hog(&self, hog: bool) {
         self.hog.set(hog);
+    }
+
+    /// Says how it left. To be called by its worker or helper.
+    pub(crate) fn set_interrupted(&self, interrupted: bool) {
+        self.interrupted.set(interrupted);
     }
 
     /// Nanoseconds of its slice that it has used. For its worker.

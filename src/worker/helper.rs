@@ -11,13 +11,18 @@
 //! the call.
 //!
 //! Helpers are started by the monitor, since to start an OS thread takes malloc and locks that an interrupted
-//! thread may hold; a worker only puts the thread into a queue and rings. Idle helpers wait for the bell,
-//! and end after a while. There is a limit to their number; beyond it, threads wait in the queue.
+//! thread may hold. Idle helpers wait for the bell, and end after a while. There is a limit to their number.
 //!
-//! **Nobody waits for ever.** A worker queues a thread, then looks at the number of idle helpers; a helper
-//! says that it is idle, then looks at the queue. Both with a sequentially consistent exchange in
-//! between, so that the helper sees the thread or the worker the helper. If there are more threads than
-//! idle helpers the monitor is told, and while threads wait it looks again every few milliseconds.
+//! **Nobody waits for a helper.** A thread that blocks may hold what the threads on all helpers, or the monitor,
+//! wait for: were it queued until there is a helper, they would wait for each other for ever. So a worker
+//! hands a thread over only if it can **claim** an idle helper. If not, the thread goes to the end of those
+//! of its worker that are spent, to repeat its call for a slice, and the monitor is told.
+//!
+//! **Claims.** `idle` counts helpers that wait and are not claimed. A worker claims one by taking one off,
+//! queues its thread, and rings the bell, a semaphore. Each helper that hears a ring takes one thread. A
+//! helper that wants to end takes itself off, which fails if all who wait are claimed: then there is a ring
+//! to come for each of them, and it waits on. So rings, queued threads and helpers that will take them are
+//! always equal in number.
 
 use std::cell::Cell;
 use std::io;
@@ -46,12 +51,14 @@ const COMPUTES: u64 = 1_000_000;
 
 /// A runtime's helpers.
 pub(crate) struct Helpers {
-    /// Threads that wait for a helper.
+    /// Threads on their way to helpers.
     queue: SpinLock<RunQueue<GreenRef>>,
-    queued: AtomicUsize,
     /// Rings that no helper has heard yet.
     bell: EventFd,
+    /// Helpers that wait and are not claimed.
     idle: AtomicUsize,
+    /// Threads that found none since the monitor looked.
+    wanted: AtomicUsize,
     /// Helpers that exist.
     count: AtomicUsize,
     most: usize,
@@ -73,9 +80,9 @@ impl Helpers {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_SEMAPHORE | EfdFlags::EFD_NONBLOCK;
         Ok(Helpers {
             queue: SpinLock::new(RunQueue::new()),
-            queued: AtomicUsize::new(0),
             bell: EventFd::from_flags(flags)?,
             idle: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             most,
             present: Mutex::default(),
@@ -87,12 +94,27 @@ impl Helpers {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Hands over a thread that the calling worker owns; whether the monitor must be told.
-    pub(super) fn submit(&self, thread: GreenRef) -> bool {
+    /// Hands over a thread that the caller owns, if there is a helper for it. If not, another one is wanted.
+    pub(super) fn submit(&self, thread: GreenRef) -> Result<(), NoHelper> {
+        if !self.take_one_off() {
+            self.wanted.fetch_add(1, Ordering::Relaxed);
+            return Err(NoHelper);
+        }
         self.queue.with(|q| q.push(thread));
-        let queued = self.queued.fetch_add(1, Ordering::SeqCst) + 1;
         self.ring();
-        queued > self.idle.load(Ordering::SeqCst)
+        Ok(())
+    }
+
+    /// Claims an idle helper.
+    fn take_one_off(&self) -> bool {
+        // The queue's lock and the bell order what follows.
+        let less = |idle: usize| idle.checked_sub(1);
+        self.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Whether there may be more helpers than there are.
+    pub(super) fn may_grow(&self) -> bool {
+        self.count() < self.most
     }
 
     fn ring(&self) {
@@ -105,38 +127,33 @@ impl Helpers {
         (0..self.count()).for_each(|_| self.ring());
     }
 
-    /// Whether threads wait that no idle helper will take.
-    pub(super) fn are_wanting(&self) -> bool {
-        self.queued.load(Ordering::SeqCst) > self.idle.load(Ordering::SeqCst)
+    /// How many helpers are to be started.
+    pub(super) fn take_wishes(&self) -> usize {
+        let room = self.most.saturating_sub(self.count());
+        self.wanted.swap(0, Ordering::Relaxed).min(room)
     }
 
-    /// Whether a thread waits for a helper or is on one.
+    /// Whether a thread is on a helper, or on its way to one.
     pub(super) fn are_busy(&self) -> bool {
-        self.queued.load(Ordering::Relaxed) > 0
-            || self.count.load(Ordering::Relaxed) > self.idle.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed) > self.idle.load(Ordering::Relaxed)
+            || self.wanted.load(Ordering::Relaxed) > 0
     }
 
-    /// Starts another helper, if more are allowed. Called by the monitor.
+    /// Starts another helper. Called by the monitor.
     ///
     /// # Errors
     ///
     /// The system has no OS thread left.
-    pub(super) fn start_one(&self, runtime: &Arc<Runtime>) -> io::Result<Option<JoinHandle<()>>> {
-        if self.count.load(Ordering::Relaxed) >= self.most {
-            return Ok(None);
-        }
+    pub(super) fn start_one(&self, runtime: &Arc<Runtime>) -> io::Result<JoinHandle<()>> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        // It counts as idle until it looks at the queue, so that one thread does not start two helpers.
-        self.idle.fetch_add(1, Ordering::SeqCst);
         let this = runtime.clone();
         let started = thread::Builder::new()
             .name(format!("{}-h{number}", runtime.name()))
             .spawn(move || this.helpers().run(&this));
         if started.is_err() {
-            self.idle.fetch_sub(1, Ordering::SeqCst);
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
-        started.map(Some)
+        started
     }
 
     /// Has threads interrupted that compute on helpers. Called by the monitor, now and then; the number of
@@ -161,7 +178,6 @@ impl Helpers {
             // SAFETY: the helper is kept until it gives up the seat, below.
             unsafe { helper.seat.take(&*helper, &handlers) }.map(|()| handlers)
         });
-        self.idle.fetch_sub(1, Ordering::SeqCst);
         // Without the one or the other it would be of no use; the monitor will try again.
         if let Ok(_handlers) = handlers {
             self.present().push(helper.clone());
@@ -178,34 +194,29 @@ impl Helpers {
 
     /// The next thread, owned by the caller; `None` when the helper shall end.
     fn next(&self, runtime: &Runtime) -> Option<GreenRef> {
+        let limit = PollTimeout::try_from(IDLE).expect("a few seconds");
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        let mut patient = true;
         loop {
-            if let Some(thread) = self.take() {
-                return Some(thread);
-            }
-            self.idle.fetch_add(1, Ordering::SeqCst);
-            let may_wait = self.queued.load(Ordering::SeqCst) == 0 && !runtime.has_ended();
-            let heard = may_wait && {
-                let mut fds = [PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
-                let limit = PollTimeout::try_from(IDLE).expect("a few seconds");
-                // Interrupted by a signal: as if it had heard something.
-                poll(&mut fds, limit) != Ok(0)
-            };
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-            // Others may have heard the same ring.
-            let _ = self.bell.read();
-            let may_end = may_wait && !heard && self.queued.load(Ordering::SeqCst) == 0;
-            if may_end || runtime.has_ended() {
+            // Whoever ends the runtime rings for all helpers that exist by then.
+            if (!patient || runtime.has_ended()) && self.take_one_off() {
                 return None;
+            }
+            let mut fds = [PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
+            patient = poll(&mut fds, limit) != Ok(0);
+            if self.bell.read().is_ok() {
+                // When the runtime ends it rings for nobody.
+                if let Some(thread) = self.queue.with(|q| q.pop()) {
+                    return Some(thread);
+                }
             }
         }
     }
-
-    fn take(&self) -> Option<GreenRef> {
-        let thread = self.queue.with(|q| q.pop())?;
-        self.queued.fetch_sub(1, Ordering::SeqCst);
-        Some(thread)
-    }
 }
+
+/// There is no helper that would take the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoHelper;
 
 impl Helper {
     /// Runs a thread until it leaves. Not inlined, and without thread-locals of the helper's: they are not in
@@ -275,8 +286,9 @@ fn own_cpu_clock() -> libc::clockid_t {
 ///
 /// # Blocking
 ///
-/// The thread waits for a helper, and afterwards for its turn on a worker: some microseconds, more if a
-/// processor has to be woken for it.
+/// The thread waits for its turn on a helper, and afterwards on a worker: some microseconds, more if a
+/// processor has to be woken for it, or a helper to be started. If there are no more helpers to be had,
+/// `f` is called on the worker: it blocks that, as other calls do, for a slice at a time.
 ///
 /// # Panics
 ///
@@ -310,11 +322,29 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     let depth = Depth(thread);
     if let Some(worker) = thread.get().worker() {
         worker.counters.blocking_calls.add(1);
-        // SAFETY: the calling thread, pinned; a helper goes on with it.
+        // SAFETY: the calling thread, pinned; a helper goes on with it, or its worker.
         unsafe { thread.leave(Leave::BLOCKED) };
     }
     drop(pin);
+    await_helper(thread);
     let result = f();
     drop(depth);
     result
+}
+
+/// Gives the monitor some time to start a helper if the thread is still on a worker, but not for ever: see the
+/// module's documentation.
+fn await_helper(thread: GreenRef) {
+    const FIRST: Duration = Duration::from_micros(50);
+    const LAST: Duration = Duration::from_millis(4);
+    let mut pause = FIRST;
+    let on_worker = || {
+        let _pin = Pin::new();
+        thread.get().worker().is_some_and(|worker| worker.runtime().helpers().may_grow())
+    };
+    while pause < LAST && on_worker() {
+        // Afterwards it is moved if it can be.
+        crate::time::sleep(pause);
+        pause *= 2;
+    }
 }

@@ -5,8 +5,14 @@
 //! - it waits for **alarms**: a ring whose worker runs a hog raises one at a completion, and the monitor
 //!   signals the worker;
 //! - it **starts helpers**, and has threads recalled that compute on one;
-//! - it looks for **stalls**, and reports them;
+//! - it looks for **stalls**;
+//! - it **relieves** workers that are stuck: threads queued at one whose present thread cannot be
+//!   interrupted are given to the others, or, if all are stuck, to helpers. One of them may hold the very lock
+//!   that the present thread waits for;
 //! - it looks after the **pools**, which takes malloc.
+//!
+//! It takes no lock of the program's but malloc's, and nobody who may hold that waits for it. The program is
+//! told of stalls by a **reporter**, an OS thread of its own.
 //!
 //! While something runs it looks every [`LOOK`]. When nothing has for a while it is dormant, until a worker
 //! that arms its timer, or needs a helper, pokes it.
@@ -20,12 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::green::GreenRef;
+use super::run::Worker;
 use super::runtime::Runtime;
 use crate::context::pool;
+use crate::sched::MOST_STOLEN;
 
 /// How often it looks for what nobody tells it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -33,10 +41,13 @@ const LOOK: Duration = Duration::from_millis(20);
 const QUIET_LOOKS: u32 = 10;
 /// What the bell is called in the set of descriptors; workers are called by their numbers.
 const BELL: u64 = u64::MAX;
+const ONCE_PER_WRITE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
 /// How others reach the monitor.
 pub(crate) struct Monitor {
     bell: EventFd,
+    /// The bell and the alarms of the workers.
+    sources: Epoll,
     dormant: AtomicBool,
     /// The pools have something to give back.
     chores: AtomicBool,
@@ -45,11 +56,25 @@ pub(crate) struct Monitor {
 impl Monitor {
     pub(super) fn new() -> io::Result<Monitor> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let bell = EventFd::from_flags(flags)?;
+        let sources = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        sources.add(&bell, EpollEvent::new(ONCE_PER_WRITE, BELL))?;
         Ok(Monitor {
-            bell: EventFd::from_flags(flags)?,
+            bell,
+            sources,
             dormant: AtomicBool::new(false),
             chores: AtomicBool::new(false),
         })
+    }
+
+    /// Has it listen to a worker's alarm, before it runs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no memory, or the limit on watches is reached (epoll(7)).
+    pub(super) fn listen_to(&self, index: usize, worker: &Worker) -> io::Result<()> {
+        let event = EpollEvent::new(ONCE_PER_WRITE, index as u64);
+        Ok(self.sources.add(worker.alarm_bell().as_fd(), event)?)
     }
 
     /// Makes it look now. Async-signal-safe.
@@ -74,29 +99,19 @@ impl Monitor {
     }
 
     /// Its life.
-    pub(super) fn run(&self, runtime: &Arc<Runtime>) -> io::Result<()> {
+    pub(super) fn run(&self, runtime: &Arc<Runtime>) {
         ask_for_short_latency();
-        let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let once_per_write = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        set.add(&self.bell, EpollEvent::new(once_per_write, BELL))?;
-        for (number, worker) in (0..).zip(runtime.workers()) {
-            set.add(worker.alarm_bell().as_fd(), EpollEvent::new(once_per_write, number))?;
-        }
-        let mut watch = Watch { last_look: Instant::now(), quiet: 0, chores: None };
+        let mut watch = Watch::new(runtime);
         let mut events = [EpollEvent::empty(); 64];
         while !runtime.has_ended() {
             let timeout = watch.timeout(self, runtime);
-            let told = match set.wait(&mut events, timeout) {
-                Ok(count) => &events[..count],
-                Err(Errno::EINTR) => &[],
-                Err(e) => return Err(e.into()),
-            };
-            let alarms = told.iter().filter(|event| event.data() != BELL);
+            // It fails when interrupted by a signal only; the descriptor and the room are valid.
+            let told = self.sources.wait(&mut events, timeout).unwrap_or(0);
+            let alarms = events[..told].iter().filter(|event| event.data() != BELL);
             let signals = alarms.filter(|e| runtime.workers()[e.data() as usize].alarm()).count();
             runtime.monitor_signals.fetch_add(signals as u64, Ordering::Relaxed);
             watch.work(self, runtime);
         }
-        Ok(())
     }
 }
 
@@ -107,9 +122,27 @@ struct Watch {
     quiet: u32,
     /// When the pools are to be looked after.
     chores: Option<Instant>,
+    /// For each worker, the number of its switches at the last look, and at how many looks in a row it was stuck.
+    stuck: Vec<(u64, u32)>,
+    /// After so many of them it is relieved.
+    patience: u32,
+    /// Threads that were queued at a worker that is stuck.
+    taken: Vec<GreenRef>,
 }
 
 impl Watch {
+    fn new(runtime: &Runtime) -> Watch {
+        let slices = Duration::from_nanos(runtime.slice()).as_millis() / LOOK.as_millis();
+        Watch {
+            last_look: Instant::now(),
+            quiet: 0,
+            chores: None,
+            stuck: vec![(0, 0); runtime.workers().len()],
+            patience: 1 + u32::try_from(slices).unwrap_or(u32::MAX - 1),
+            taken: Vec::with_capacity(MOST_STOLEN),
+        }
+    }
+
     fn timeout(&self, monitor: &Monitor, runtime: &Runtime) -> EpollTimeout {
         let chores = self.chores.map(|at| at.saturating_duration_since(Instant::now()));
         let mut look = Some(LOOK.saturating_sub(self.last_look.elapsed()));
@@ -129,11 +162,11 @@ impl Watch {
     }
 
     fn work(&mut self, monitor: &Monitor, runtime: &Arc<Runtime>) {
-        while runtime.helpers().are_wanting() && !runtime.has_ended() {
+        for _ in 0..runtime.helpers().take_wishes() {
+            // If the system has no thread left, those who want one will say so again.
             match runtime.helpers().start_one(runtime) {
-                Ok(Some(thread)) => runtime.adopt(thread),
-                // As many as allowed, or as the system has: threads wait, and the next look tries again.
-                Ok(None) | Err(_) => break,
+                Ok(thread) => runtime.adopt(thread),
+                Err(_) => break,
             }
         }
         if monitor.chores.swap(false, Ordering::Relaxed) {
@@ -150,7 +183,33 @@ impl Watch {
             }
             let recalled = runtime.helpers().recall();
             runtime.monitor_signals.fetch_add(recalled as u64, Ordering::Relaxed);
+            self.relieve(runtime);
             runtime.look_for_stalls();
+        }
+    }
+
+    /// Gives the threads away that are queued at workers which are stuck.
+    fn relieve(&mut self, runtime: &Runtime) {
+        if runtime.preemption().is_err() {
+            return;
+        }
+        for (worker, (seen, looks)) in runtime.workers().iter().zip(&mut self.stuck) {
+            worker.remind();
+            *looks = if worker.is_stuck(seen) { *looks + 1 } else { 0 };
+        }
+        let is_stuck = |index: usize| self.stuck[index].1 >= self.patience;
+        let workers = runtime.workers();
+        let mut others = (0..workers.len()).filter(|i| !is_stuck(*i)).cycle();
+        for (index, worker) in workers.iter().enumerate().filter(|(i, _)| is_stuck(*i)) {
+            worker.give_away(&mut self.taken);
+            for thread in self.taken.drain(..) {
+                let other = others.next();
+                if let Some(other) = other {
+                    workers[other].push_remote(thread);
+                } else if !thread.can_be_helped() || runtime.hand_to_helper(thread).is_err() {
+                    workers[index].push_remote(thread);
+                }
+            }
         }
     }
 }

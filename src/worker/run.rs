@@ -10,6 +10,7 @@ use std::{io, thread};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::green::{GreenRef, Leave, Why, set_current};
+use super::helper::NoHelper;
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
 use super::parker::Parker;
 use super::runtime::Runtime;
@@ -20,10 +21,10 @@ use crate::context::coroutine::Left;
 use crate::context::overflow::AlternateStack;
 use crate::context::pool::{self, Slot};
 use crate::lock::SpinLock;
+use crate::preempt::Stalls;
 use crate::preempt::pin::Pin;
 use crate::preempt::seat::Seat;
 use crate::preempt::tick::Tick;
-use crate::preempt::{Stall, Stalls};
 use crate::reactor::op::{Op, Request};
 use crate::reactor::timer::Timers;
 use crate::reactor::uring::Uring;
@@ -196,6 +197,29 @@ impl Worker {
         self.timers.with(f)
     }
 
+    /// Whether a thread that should have been interrupted long ago still runs. Called by the monitor.
+    pub(super) fn is_stuck(&self, seen: &mut u64) -> bool {
+        let switches = self.counters.switches.get();
+        let same = std::mem::replace(seen, switches) == switches;
+        same && self.has_queued() && self.seat.is_taken()
+    }
+
+    /// Signals the worker again if it has not heard its timer. Called by the monitor.
+    pub(super) fn remind(&self) {
+        if self.tick.is_overdue(now()) {
+            self.seat.signal();
+        }
+    }
+
+    /// Gives away the threads that wait for their turn, as many as there is room for. Called by the monitor.
+    pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>) {
+        let _pin = Pin::new();
+        self.queue.with(|q| {
+            q.steal_into(taken, GreenRef::may_move);
+            self.note_length(q);
+        });
+    }
+
     // ----- Called on the worker's OS thread, also by green threads -----
 
     /// Queues a thread, whose owner the caller is, behind those of this worker. To be called by a
@@ -266,10 +290,9 @@ impl Worker {
         }
     }
 
-    /// The stall that this worker's thread has come into since the last look. Called by the monitor.
-    pub(super) fn look_for_stall(&self, threshold: Duration) -> Option<Stall> {
-        let switches = self.counters.switches.get();
-        self.stalls.look(&self.seat, switches, self.tick.due(), threshold)
+    /// Whether this worker's thread has come into a stall since the last look. Called by the monitor.
+    pub(super) fn has_stalled(&self, threshold: Duration) -> bool {
+        self.stalls.find(self.counters.switches.get(), self.tick.due(), threshold)
     }
 
     /// The floating-point control words in force on this worker's OS thread.
@@ -380,6 +403,7 @@ impl Worker {
     fn put_back(&self, current: GreenRef) -> Option<GreenRef> {
         self.counters.forced_switches.add(1);
         self.install_own();
+        current.get().set_interrupted(true);
         let used_up = self.own.turns.used_up();
         self.queue.with(|q| {
             q.push_interrupted(current, used_up);
@@ -391,11 +415,21 @@ impl Worker {
     /// A thread is blocked, or will be. The round is over, since the time that has passed is unknown.
     #[cold]
     fn hand_over(&self, current: GreenRef) -> Option<GreenRef> {
-        if current.get().blocking().get() == 0 {
-            self.counters.helper_moves.add(1);
-        }
+        let on_purpose = current.get().blocking().get() > 0;
         self.install_own();
-        self.runtime().hand_to_helper(current);
+        match self.runtime().hand_to_helper(current) {
+            Ok(()) if !on_purpose => self.counters.helper_moves.add(1),
+            Ok(()) => {}
+            Err(NoHelper) => {
+                // It blocks the worker from now on whenever it has its turn, which is to be guarded.
+                current.get().set_hog(true);
+                current.get().set_interrupted(true);
+                self.queue.with(|q| {
+                    q.push_interrupted(current, true);
+                    self.note_length(q);
+                });
+            }
+        }
         None
     }
 

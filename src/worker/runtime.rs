@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::green::{GreenRef, Identity, current, find_occupant};
-use super::helper::Helpers;
+use super::green::{Bell, GreenRef, Identity, current, find_occupant};
+use super::helper::{Helpers, NoHelper};
 use super::idle::Idle;
 use super::monitor::Monitor;
 use super::parker::Parker;
@@ -67,6 +67,7 @@ pub(crate) struct Runtime {
     pub(crate) monitor_signals: AtomicU64,
     pub(crate) stalls: AtomicU64,
     monitor: Monitor,
+    reporter: Bell,
     helpers: Helpers,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
@@ -118,6 +119,7 @@ impl Runtime {
                 monitor_signals: AtomicU64::new(0),
                 stalls: AtomicU64::new(0),
                 monitor,
+                reporter: Bell::default(),
                 helpers,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
@@ -145,15 +147,15 @@ impl Runtime {
             })?;
             self.adopt(thread);
         }
+        for (index, worker) in self.workers.iter().enumerate() {
+            self.monitor.listen_to(index, worker)?;
+        }
         let this = self.clone();
-        let watch = move || {
-            if let Err(e) = this.monitor.run(&this) {
-                eprintln!(
-                    "uthread: the monitor failed, so that nothing is preempted by events: {e}"
-                );
-            }
-        };
-        self.adopt(run::start(self, "monitor", watch)?);
+        self.adopt(run::start(self, "monitor", move || this.monitor.run(&this))?);
+        if let Some(hook) = self.config.on_stall.clone() {
+            let this = self.clone();
+            self.adopt(run::start(self, "reporter", move || this.report_stalls(&hook))?);
+        }
         let all = self.workers.len();
         let told = reports.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told = reports
@@ -171,7 +173,7 @@ impl Runtime {
     /// of its threads.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        self.ring_all();
+        self.ring_everybody();
         if let Some(caller) = current() {
             if std::ptr::eq(caller.get().runtime(), self) {
                 return;
@@ -197,10 +199,6 @@ impl Runtime {
         threads.push(thread);
     }
 
-    fn ring_all(&self) {
-        self.workers.iter().for_each(Worker::ring_bell);
-    }
-
     /// Whether workers shall return.
     pub(super) fn has_ended(&self) -> bool {
         self.closing.load(Ordering::SeqCst) && self.live.load(Ordering::SeqCst) == 0
@@ -216,9 +214,14 @@ impl Runtime {
     /// it sleeps; if it did so before `closing` was set, `close` rings. So one worker sees it, and rings
     /// the others.
     pub(super) fn worker_returned(&self) {
-        self.ring_all();
+        self.ring_everybody();
+    }
+
+    fn ring_everybody(&self) {
+        self.workers.iter().for_each(Worker::ring_bell);
         wait::notify(&self.ended);
         self.monitor.poke();
+        self.reporter.ring();
         self.helpers.ring_all();
     }
 
@@ -230,12 +233,14 @@ impl Runtime {
         &self.helpers
     }
 
-    /// Hands a thread, which the calling worker owns, to a helper.
-    pub(super) fn hand_to_helper(&self, thread: GreenRef) {
-        if self.helpers.submit(thread) {
+    /// Hands a thread, which the caller owns, to a helper, if there is one.
+    pub(super) fn hand_to_helper(&self, thread: GreenRef) -> Result<(), NoHelper> {
+        let handed = self.helpers.submit(thread);
+        if handed.is_err() && self.helpers.may_grow() {
             self.monitor.poke();
         }
         self.monitor.attend();
+        handed
     }
 
     /// Whether the monitor has nothing to look for.
@@ -243,15 +248,22 @@ impl Runtime {
         self.idle.all_sleep(self.workers.len()) && !self.helpers.are_busy()
     }
 
-    /// Reports threads that keep their workers for too long.
+    /// Counts threads that keep their workers for too long, and has them reported.
     pub(super) fn look_for_stalls(&self) {
-        for worker in &self.workers {
-            if let Some(stall) = worker.look_for_stall(self.config.stall_threshold) {
-                self.stalls.fetch_add(1, Ordering::Relaxed);
-                if let Some(hook) = &self.config.on_stall {
-                    hook.call(&stall);
-                }
-            }
+        let threshold = self.config.stall_threshold;
+        let found = self.workers.iter().filter(|w| w.has_stalled(threshold)).count();
+        if found > 0 {
+            self.stalls.fetch_add(found as u64, Ordering::Relaxed);
+            self.reporter.ring();
+        }
+    }
+
+    /// The reporter's life: calls the hook with each stall until the runtime ends.
+    fn report_stalls(&self, hook: &StallHook) {
+        while !self.has_ended() {
+            self.reporter.listen(None);
+            let stalls = self.workers.iter().filter_map(|w| w.stalls.report(&w.seat));
+            stalls.for_each(|stall| hook.call(&stall));
         }
     }
 

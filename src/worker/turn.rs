@@ -72,6 +72,8 @@ pub(super) struct Turns {
     used_up: Cell<bool>,
     /// How long after an interruption at a bad time the next one is tried; doubles up to the grace.
     retry: Cell<u64>,
+    /// A thread was found to have blocked signals.
+    masked: Cell<bool>,
     /// When the queue was last told that a slice has passed.
     told: Cell<u64>,
 }
@@ -86,6 +88,7 @@ impl Turns {
             protected: Cell::new(false),
             used_up: Cell::new(false),
             retry: Cell::new(LEAST),
+            masked: Cell::new(false),
             told: Cell::new(0),
         }
     }
@@ -188,6 +191,10 @@ impl Worker {
         if self.turns().guarded.get().is_some() {
             self.cease_guard();
         }
+        if self.turns().masked.take() {
+            // It may have left them blocked, for all that run here after it.
+            self.seat.restore_mask();
+        }
     }
 
     /// Arms the timer precisely, for a turn of which `used` nanoseconds of the slice are used up, and has
@@ -211,7 +218,8 @@ impl Worker {
         // What came before it would be announced is not.
         let came_already = (completed || fresh > 0).then(|| now + turns.grace());
         let reasons = if turns.protected.get() {
-            [slice_ends, None, None]
+            // Whoever waits, waits for no more than a slice.
+            [Some(now + turns.slice.saturating_sub(used).max(LEAST)), None, None]
         } else {
             [slice_ends, deadline, came_already]
         };
@@ -229,6 +237,7 @@ impl Worker {
         if matches!(left, Left::Suspended(leave) if matches!(leave.why(), Why::Interrupted)) {
             return;
         }
+        thread.get().set_interrupted(false);
         thread.get().used().set(0);
         if turns.guarded.get().is_some_and(|since| now() - since < turns.grace()) {
             thread.get().set_hog(false);
@@ -262,6 +271,7 @@ impl Worker {
         let turns = self.turns();
         let now = now();
         turns.retry.set(LEAST);
+        self.stalls.over();
         let (armed, switches) = turns.armed.get();
         let ran = match turns.guarded.get() {
             Some(since) => now - since,
@@ -270,6 +280,9 @@ impl Worker {
             None => 0,
         };
         let used = thread.get().used().get() + ran;
+        if used + turns.slack() >= turns.slice {
+            turns.protected.set(false);
+        }
         let (queued, fresh) = self.with_queue(|q| {
             if q.len() > 0 && now - turns.told.get() >= turns.slice {
                 q.slice_passed();
@@ -313,7 +326,8 @@ impl Worker {
 
 impl Host for Worker {
     fn signalled(&self, by_timer: bool) {
-        if by_timer {
+        // A program may take the signal away, by sigwait(3) for example; then the monitor sends another.
+        if by_timer || self.tick.is_overdue(now()) {
             self.tick.fired();
             self.counters.ticks.add(1);
         }
@@ -331,12 +345,13 @@ impl Host for Worker {
         let turns = self.turns();
         let mut retry = turns.retry.get();
         turns.retry.set((retry * 2).min(turns.grace()));
+        let switches = self.counters.switches.get();
         match why {
             // It finds a note; but if it leaves of its own accord before, only the timer knows of the others that
             // wait. And it may become a stall.
             Refusal::Pinned => {
                 self.counters.deferred_disabled.add(1);
-                self.stalls.pinned(self.counters.switches.get());
+                self.stalls.note(switches, true);
                 retry = turns.slice;
             }
             Refusal::Elsewhere => {
@@ -346,8 +361,15 @@ impl Host for Worker {
                     return;
                 }
             }
-            Refusal::SignalsBlocked => self.counters.deferred_signals.add(1),
-            Refusal::NoRoom => self.counters.deferred_stack.add(1),
+            Refusal::SignalsBlocked => {
+                self.counters.deferred_signals.add(1);
+                self.stalls.note(switches, false);
+                turns.masked.set(true);
+            }
+            Refusal::NoRoom => {
+                self.counters.deferred_stack.add(1);
+                self.stalls.note(switches, false);
+            }
         }
         if !self.tick.is_armed() {
             self.tick.arm(now() + retry);
@@ -362,7 +384,6 @@ pub(crate) fn reschedule() {
     let _errno = KeepErrno::new();
     let pin = crate::preempt::pin::Pin::new();
     if let Some(worker) = thread.get().worker() {
-        worker.stalls.over();
         if let Some(leave) = worker.decide(thread, false) {
             // SAFETY: the calling thread, pinned; its worker keeps it runnable.
             unsafe { thread.leave(leave) };
