@@ -93,8 +93,10 @@ uthread_root:
 #       +------------------------+
 #
 # calls  u32 *uthread_interrupted(usize argument), which may return on another OS thread; what it returns is set to 0
-# reads  uthread_xsave_size (u32), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
+# The argument's bit 32 says that all state is to be saved; else that of the matrix tiles (AMX), which is large and seldom used, is left out, since it is in its initial state.
+# reads  uthread_xsave_size (two u32: without the tiles, and with them), uthread_xsave_usual (u32: the lower half of the mask without the tiles), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
     .hidden uthread_xsave_size
+    .hidden uthread_xsave_usual
     .hidden uthread_xsave_flags
     .hidden uthread_interrupted
     .globl  uthread_detour
@@ -159,9 +161,14 @@ uthread_detour:
     mov     rdi, [rbp + 16 * 8]         # the argument
     fnstcw  [rbp - 8]
 
-    # All of the vector state. XRSTOR demands a header (64 bytes at offset 512) that is zero where XSAVE does not write it.
+    # The vector state; its mask stays in ebx. XRSTOR demands a header (64 bytes at offset 512) that is zero where XSAVE does not write it.
+    mov     ebx, dword ptr [rip + uthread_xsave_usual]
     mov     eax, dword ptr [rip + uthread_xsave_size]
-    lea     rsp, [rbp - 16]
+    btr     rdi, 32
+    jnc     1f
+    mov     ebx, -1
+    mov     eax, dword ptr [rip + uthread_xsave_size + 4]
+1:  lea     rsp, [rbp - 16]
     sub     rsp, rax
     and     rsp, -64
     xor     eax, eax
@@ -173,7 +180,7 @@ uthread_detour:
     mov     [rsp + 552], rax
     mov     [rsp + 560], rax
     mov     [rsp + 568], rax
-    mov     eax, -1
+    mov     eax, ebx
     mov     edx, -1
     test    byte ptr [rip + uthread_xsave_flags], 1
     jz      2f
@@ -181,8 +188,11 @@ uthread_detour:
     jmp     3f
 2:  xsave   [rsp]
 
-    # The state that the ABI has at a call: no x87 register in use, upper halves of vectors clean.
-3:  fninit
+    # The state that the ABI has at a call: no x87 register in use, upper halves of vectors clean, no tiles.
+3:  cmp     ebx, -1
+    jne     5f
+    tilerelease
+5:  fninit
     fldcw   [rbp - 8]
     test    byte ptr [rip + uthread_xsave_flags], 2
     jz      4f
@@ -190,7 +200,7 @@ uthread_detour:
 4:  call    uthread_interrupted
     mov     dword ptr [rax], 0          # no longer pinned; from here on the handler knows by rip
 
-    mov     eax, -1
+    mov     eax, ebx
     mov     edx, -1
     xrstor  [rsp]
     mov     rsp, rbp

@@ -45,12 +45,18 @@ impl FpControl {
     }
 }
 
-/// Bytes of an XSAVE area for all of the state that the operating system has enabled, and what the
-/// processor has to fill it. Read by `uthread_detour`; set before the first detour.
+/// Bytes of an XSAVE area for the state that the operating system has enabled, without that of the matrix tiles
+/// (AMX) and with it; the lower half of the mask of the former; and what the processor has to fill it. Read
+/// by `uthread_detour`; set before the first detour.
 #[unsafe(no_mangle)]
-static uthread_xsave_size: AtomicU32 = AtomicU32::new(0);
+static uthread_xsave_size: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+#[unsafe(no_mangle)]
+static uthread_xsave_usual: AtomicU32 = AtomicU32::new(0);
 #[unsafe(no_mangle)]
 static uthread_xsave_flags: AtomicU8 = AtomicU8::new(0);
+
+/// The state components of the matrix tiles: eight kilobytes that hardly any thread uses.
+const TILES: u64 = 1 << 17 | 1 << 18;
 
 unsafe extern "C" {
     static uthread_detour: [u8; 0];
@@ -63,10 +69,13 @@ pub(crate) fn detours_available() -> Result<(), &'static str> {
     static AVAILABLE: OnceLock<Result<(), &'static str>> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
         // Intel's "Software Developer's Manual", volume 1, 13.2: CPUID.1:ECX.OSXSAVE; sub-leaf 0 of leaf
-        // 0DH has in EBX the size for what XCR0 enables, sub-leaf 1 in EAX bit 1 whether there is XSAVEC.
+        // 0DH has in EBX the size for what XCR0 enables, sub-leaf 1 in EAX bit 1 whether there is XSAVEC,
+        // and the sub-leaf of each further component in EAX its size and in EBX its place. (With XSAVEC
+        // components move together, never apart.)
         const OSXSAVE: u32 = 1 << 27;
         const XSAVEC: u32 = 1 << 1;
         const AVX_STATE: u64 = 1 << 2;
+        const LEGACY_AND_HEADER: u32 = 576;
         if __cpuid(1).ecx & OSXSAVE == 0 {
             return Err("the processor or the hypervisor has no XSAVE");
         }
@@ -75,7 +84,15 @@ pub(crate) fn detours_available() -> Result<(), &'static str> {
         let flags = u8::from(__cpuid_count(0xd, 1).eax & XSAVEC != 0)
             | u8::from(enabled & AVX_STATE != 0) << 1;
         uthread_xsave_flags.store(flags, Ordering::Relaxed);
-        uthread_xsave_size.store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
+        let usual = enabled & !TILES;
+        let ends = (2..63).filter(|component| usual >> component & 1 != 0).map(|component| {
+            let leaf = __cpuid_count(0xd, component);
+            leaf.ebx + leaf.eax
+        });
+        let usual_size = ends.fold(LEGACY_AND_HEADER, u32::max);
+        uthread_xsave_usual.store(!TILES as u32, Ordering::Relaxed);
+        uthread_xsave_size[0].store(usual_size, Ordering::Relaxed);
+        uthread_xsave_size[1].store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
         Ok(())
     })
 }
@@ -142,8 +159,12 @@ impl Interrupted {
         const SYSCALL: [u8; 2] = [0x0f, 0x05];
         const PAGE: usize = 4096;
         let at = self.instruction();
-        // SAFETY: the instruction to be executed is mapped, and so is the rest of its page.
-        let here = (at % PAGE <= PAGE - 2).then(|| unsafe { (at as *const [u8; 2]).read() });
+        // SAFETY: the instruction to be executed is mapped, and so is the rest of its page; and the next one, if
+        // the instruction goes on there.
+        let here = unsafe {
+            let has_second = at % PAGE <= PAGE - 2 || (at as *const u8).read() == SYSCALL[0];
+            has_second.then(|| (at as *const [u8; 2]).read())
+        };
         // SAFETY: as above.
         let before = (at % PAGE >= 2).then(|| unsafe { (at as *const [u8; 2]).byte_sub(2).read() });
         here == Some(SYSCALL)
@@ -157,10 +178,27 @@ impl Interrupted {
         detour.contains(&self.instruction())
     }
 
+    /// Whether the thread had something in matrix tiles.
+    fn uses_tiles(&self) -> bool {
+        // Documentation of the frame: arch/x86/include/uapi/asm/sigcontext.h. Behind the legacy state, whose
+        // reserved bytes say so, comes the header of XSAVE, whose first word says what is not initial.
+        const MAGIC_AT: usize = 464;
+        const HEADER_AT: usize = 512;
+        const MAGIC: u32 = 0x4650_5853;
+        // SAFETY: the context is valid, as `new` was told; the magic number says that there is a header.
+        unsafe {
+            let state = (*self.0.as_ptr()).uc_mcontext.fpregs.cast::<u8>();
+            !state.is_null()
+                && state.add(MAGIC_AT).cast::<u32>().read() == MAGIC
+                && state.add(HEADER_AT).cast::<u64>().read() & TILES != 0
+        }
+    }
+
     /// The lowest address of the stack that a detour would use.
     pub(crate) fn detour_floor(&self) -> usize {
         const REGISTERS: usize = 20 * 8 + 64;
-        let state = uthread_xsave_size.load(Ordering::Relaxed) as usize;
+        let which = usize::from(self.uses_tiles());
+        let state = uthread_xsave_size[which].load(Ordering::Relaxed) as usize;
         self.stack_pointer().saturating_sub(Self::RED_ZONE + REGISTERS + state + Self::CALLS)
     }
 
@@ -170,10 +208,12 @@ impl Interrupted {
     ///
     /// # Safety
     ///
-    /// Detours are available. The stack is writable from the stack pointer down to
+    /// Detours are available. The argument is less than 2³². The stack is writable from the stack pointer down to
     /// [`Interrupted::detour_floor`]. The thread may call functions here.
     pub(crate) unsafe fn detour(&mut self, argument: usize) {
+        const WITH_TILES: usize = 1 << 32;
         let entry = self.stack_pointer() - Self::RED_ZONE - 16;
+        let argument = if self.uses_tiles() { argument | WITH_TILES } else { argument };
         // SAFETY: the caller says that the stack has room; nobody uses what is below the red zone.
         unsafe {
             (entry as *mut usize).write(argument);

@@ -341,7 +341,8 @@ impl Seat {
                 if let Verdict::Leave(word) = host.judge(interrupted.in_system_call()) {
                     pins.adopt();
                     // SAFETY: there is a host, hence detours are available; `examine` found that there is
-                    // room, and the thread is where the ABI lets functions be called, below the red zone.
+                    // room, and the thread is where the ABI lets functions be called, below the red zone. Words
+                    // are those of `Leave` that hosts give for interrupted threads, small numbers.
                     unsafe { interrupted.detour(word) };
                 }
             }

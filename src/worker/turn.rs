@@ -383,11 +383,9 @@ pub(crate) fn reschedule() {
     let Some(thread) = current() else { return };
     let _errno = KeepErrno::new();
     let pin = crate::preempt::pin::Pin::new();
-    if let Some(worker) = thread.get().worker() {
-        if let Some(leave) = worker.decide(thread, false) {
-            // SAFETY: the calling thread, pinned; its worker keeps it runnable.
-            unsafe { thread.leave(leave) };
-        }
+    if let Some(leave) = thread.get().worker().and_then(|worker| worker.decide(thread, false)) {
+        // SAFETY: the calling thread, pinned; its worker keeps it runnable.
+        unsafe { thread.leave(leave) };
     }
     drop(pin);
 }
