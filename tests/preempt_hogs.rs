@@ -1,24 +1,51 @@
 //! Threads that compute for long are interrupted wherever they are, and notice nothing.
+#![cfg(target_arch = "x86_64")] // elsewhere nobody is interrupted yet
 
+#[path = "common/bodies.rs"]
+mod bodies;
 #[path = "common/preempt.rs"]
 mod preempt;
+#[path = "common/subprocess.rs"]
+mod subprocess;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, RwLock, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Barrier, Condvar, Mutex, OnceLock, RwLock, mpsc};
 
-use preempt::{interrupted, on_each};
+use bodies::memory::{self, DESTROYED};
+use bodies::output::{self, PANICKED, PANICS, PRINTED};
+use bodies::spawns;
+use preempt::{hectic, interrupted, on_each, several_at_once, spin_until, until};
+use subprocess::in_child;
+use watchdog::watched;
 
-/// A generator of numbers that need not be good.
-fn next(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *seed >> 33
+#[test]
+fn that_wait_for_what_another_thread_will_do_get_it_done() {
+    for workers in [1, 2, 4] {
+        let runtime = hectic(workers).build().unwrap();
+        let pairs: Vec<_> =
+            (0..2 * workers).map(|_| [const { AtomicBool::new(false) }; 2]).collect();
+        watched(&runtime, || {
+            runtime.run(|| {
+                uthread::scope(|s| {
+                    for [there, back] in &pairs {
+                        // The first one of each pair runs first, and has the worker until it is interrupted.
+                        s.spawn(|| {
+                            there.store(true, Ordering::Release);
+                            spin_until(back);
+                        });
+                        s.spawn(|| {
+                            spin_until(there);
+                            back.store(true, Ordering::Release);
+                        });
+                    }
+                });
+            });
+        });
+        let forced = runtime.stats().forced_switches;
+        assert!(workers > 1 || forced >= 2, "{forced} forced switches with one worker");
+    }
 }
 
 #[test]
@@ -38,57 +65,83 @@ fn that_loop_without_a_call_let_each_other_run() {
 }
 
 #[test]
+fn that_count_count_right() {
+    several_at_once(bodies::count);
+}
+
+#[test]
 fn that_allocate_and_free_keep_the_heap_whole() {
-    interrupted(|| {
-        on_each(8, |i| {
-            let mut seed = i as u64;
-            let mut kept: HashMap<u64, Vec<u8>> = HashMap::new();
-            for _ in 0..2000 {
-                let key = next(&mut seed) % 64;
-                let length = next(&mut seed) as usize % 3000;
-                if let Some(old) = kept.insert(key, vec![key as u8; length]) {
-                    assert!(old.iter().all(|b| *b == key as u8));
-                }
-            }
-        });
+    several_at_once(memory::allocate);
+}
+
+#[test]
+fn that_free_what_others_allocated_keep_the_heap_whole() {
+    several_at_once(memory::hand_on);
+}
+
+#[test]
+fn that_format_and_parse_get_what_they_wrote() {
+    several_at_once(memory::format);
+}
+
+/// Plays a body in a process of its own; the number that it printed at the end, and all its output.
+fn output_of(
+    test: &str,
+    environment: &[(&str, &str)],
+    body: fn(u64),
+    done: &AtomicU64,
+) -> (u64, String) {
+    let output = in_child(test, environment, || {
+        several_at_once(body);
+        println!("done {}", done.load(Ordering::Relaxed));
     });
+    assert!(output.status.success(), "{output:?}");
+    let (out, err) = (String::from_utf8(output.stdout), String::from_utf8(output.stderr));
+    let all = out.unwrap() + &err.unwrap();
+    let done = all.lines().find_map(|line| line.strip_prefix("done ")).unwrap();
+    (done.parse().unwrap(), all)
 }
 
 #[test]
 fn that_print_write_whole_lines() {
-    interrupted(|| {
-        on_each(8, |i| {
-            let mut text = String::new();
-            for n in 0..200 {
-                writeln!(text, "thread {i} line {n} {:>8.3}", n as f64 / 3.0).unwrap();
-            }
-            assert_eq!(text.lines().count(), 200);
-            let mut out = std::io::stdout().lock();
-            let mut again = std::io::stdout().lock();
-            out.write_all(b"").unwrap();
-            again.flush().unwrap();
-        });
-    });
+    let test = "that_print_write_whole_lines";
+    let (done, output) = output_of(test, &[], output::print, &PRINTED);
+    assert_eq!(output::check_printed(&output), done);
 }
 
 #[test]
 fn that_panic_with_backtraces_panic_for_themselves() {
-    std::panic::set_hook(Box::new(|_| {
-        let backtrace = std::backtrace::Backtrace::force_capture();
-        std::hint::black_box(&backtrace);
-    }));
-    interrupted(|| {
-        on_each(6, |i| {
-            for n in 0..20 {
-                let payload = catch_unwind(|| panic!("{}", i * 1000 + n)).unwrap_err();
-                assert_eq!(payload.downcast_ref::<String>(), Some(&format!("{}", i * 1000 + n)));
-                assert!(!std::thread::panicking());
-            }
-            assert!(
-                std::backtrace::Backtrace::force_capture().to_string().contains("preempt_hogs")
-            );
+    let test = "that_panic_with_backtraces_panic_for_themselves";
+    // The default hook resolves names and prints them.
+    let environment = [("RUST_BACKTRACE", "1")];
+    let (done, output) = output_of(test, &environment, output::panic_aloud, &PANICKED);
+    assert_eq!(output.matches(PANICS).count() as u64, done, "{output}");
+    let traces = output.split("stack backtrace:\n").skip(1);
+    let whole = traces.filter(|t| t.contains("innermost") && t.contains("uthread_root"));
+    assert_eq!(whole.count() as u64, done, "{output}");
+}
+
+#[test]
+fn that_panic_end_with_their_payloads() {
+    std::panic::set_hook(Box::new(|_| drop(std::backtrace::Backtrace::force_capture())));
+    several_at_once(|seed| {
+        let ends = uthread::spawn(move || {
+            bodies::count(seed);
+            panic!("{seed}")
         });
+        let payload: String = *ends.join().unwrap_err().downcast().unwrap();
+        assert_eq!(payload, seed.to_string());
     });
+}
+
+#[test]
+fn that_unwind_run_all_destructors_on_the_way() {
+    several_at_once(output::unwind);
+}
+
+#[test]
+fn that_capture_backtraces_capture_their_own() {
+    several_at_once(output::capture);
 }
 
 #[test]
@@ -96,44 +149,65 @@ fn that_contend_for_locks_of_std_exclude_each_other() {
     interrupted(|| {
         let counter = Mutex::new(0_u64);
         let table = RwLock::new(vec![0_u64; 16]);
-        let once = OnceLock::new();
-        let (sender, receiver) = mpsc::channel();
-        on_each(8, |i| {
-            once.get_or_init(|| (0..1000).fold(i, |a, b| std::hint::black_box(a ^ b)));
-            for n in 0..200 {
-                let mut held = counter.lock().unwrap();
-                let before = *held;
-                for _ in 0..20 {
-                    std::hint::spin_loop();
+        let (once, made) = (OnceLock::new(), AtomicUsize::new(0));
+        let (sender, receiver) = mpsc::sync_channel(3);
+        let start = &Barrier::new(9);
+        uthread::scope(|s| {
+            let received = s.spawn(move || {
+                start.wait();
+                (0..8 * 20).map(|_| receiver.recv().unwrap()).sum::<usize>()
+            });
+            on_each(8, |i| {
+                start.wait();
+                once.get_or_init(|| {
+                    made.fetch_add(1, Ordering::Relaxed);
+                    bodies::count(i as u64);
+                });
+                for n in 0..100 {
+                    let mut held = counter.lock().unwrap();
+                    let before = *held;
+                    for _ in 0..100 {
+                        std::hint::spin_loop();
+                    }
+                    *held = before + 1;
+                    drop(held);
+                    if n % 10 == 0 {
+                        table.write().unwrap()[i] += 1;
+                    } else {
+                        std::hint::black_box(table.read().unwrap().iter().sum::<u64>());
+                    }
+                    if n % 5 == 0 {
+                        sender.send(i).unwrap();
+                    }
                 }
-                *held = before + 1;
-                drop(held);
-                if n % 10 == 0 {
-                    table.write().unwrap()[i] += 1;
-                } else {
-                    std::hint::black_box(table.read().unwrap().iter().sum::<u64>());
-                }
-            }
-            sender.send(i).unwrap();
+            });
+            assert_eq!(received.join().unwrap(), 20 * (0..8).sum::<usize>());
         });
-        assert_eq!(*counter.lock().unwrap(), 8 * 200);
-        assert_eq!(table.read().unwrap().iter().sum::<u64>(), 8 * 20);
-        assert_eq!(receiver.try_iter().sum::<usize>(), (0..8).sum());
+        assert_eq!(made.into_inner(), 1);
+        assert_eq!(counter.into_inner().unwrap(), 8 * 100);
+        assert_eq!(table.into_inner().unwrap().iter().sum::<u64>(), 8 * 10);
     });
+}
+
+#[test]
+fn that_compute_with_a_lock_in_hand_are_alone_with_what_it_guards() {
+    several_at_once(bodies::contend);
 }
 
 #[test]
 fn that_wait_for_a_condvar_are_woken() {
     interrupted(|| {
         let turn = (Mutex::new(0_usize), Condvar::new());
-        on_each(4, |i| {
+        on_each(6, |i| {
             for round in 0..3 {
                 let mut now = turn.0.lock().unwrap();
-                while *now != round * 4 + i {
+                while *now != round * 6 + i {
                     now = turn.1.wait(now).unwrap();
                 }
                 *now += 1;
                 turn.1.notify_all();
+                drop(now);
+                bodies::count(i as u64);
             }
         });
     });
@@ -141,180 +215,69 @@ fn that_wait_for_a_condvar_are_woken() {
 
 #[test]
 fn that_borrow_a_thread_local_are_alone_with_it() {
-    thread_local!(static OWN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) });
-    interrupted(|| {
-        on_each(8, |i| {
-            OWN.with(|own| {
-                let mut borrowed = own.borrow_mut();
-                for n in 0..2000 {
-                    borrowed.push(i ^ n);
-                }
-                assert!(own.try_borrow().is_err());
-                assert!(borrowed.iter().enumerate().all(|(n, v)| *v == i ^ n));
-            });
-        });
-    });
+    several_at_once(memory::borrow);
 }
 
 #[test]
-fn that_sort_in_c_with_a_callback_get_what_they_asked_for() {
-    unsafe extern "C" {
-        fn qsort(
-            base: *mut libc::c_void,
-            count: usize,
-            size: usize,
-            compare: unsafe extern "C" fn(*const libc::c_void, *const libc::c_void) -> libc::c_int,
-        );
-    }
-    unsafe extern "C" fn compare(a: *const libc::c_void, b: *const libc::c_void) -> libc::c_int {
-        // SAFETY: the array below is one of such numbers.
-        unsafe { (*a.cast::<u64>()).cmp(&*b.cast::<u64>()) as libc::c_int }
-    }
-    interrupted(|| {
-        on_each(4, |i| {
-            let mut seed = i as u64;
-            let mut numbers: Vec<u64> = (0..2000).map(|_| next(&mut seed)).collect();
-            let sum = numbers.iter().sum::<u64>();
-            // SAFETY: base, count and size are those of the vector.
-            unsafe { qsort(numbers.as_mut_ptr().cast(), numbers.len(), 8, compare) };
-            assert!(numbers.is_sorted());
-            assert_eq!(numbers.iter().sum::<u64>(), sum);
-        });
-    });
-}
-
-#[test]
-fn that_look_names_up_find_them() {
-    use std::net::ToSocketAddrs;
-
-    interrupted(|| {
-        on_each(2, |_| {
-            let found: Vec<_> = ("localhost", 80).to_socket_addrs().unwrap().collect();
-            assert!(found.iter().all(|a| a.ip().is_loopback()) && !found.is_empty());
-        });
-    });
+fn that_keep_things_on_stack_and_in_thread_locals_find_them_there() {
+    several_at_once(memory::remember);
 }
 
 #[test]
 fn that_recurse_to_their_guard_page_survive_every_tick() {
-    /// Goes down until little is left, computing all the way.
-    #[inline(never)]
-    fn down(bottom: usize, seed: u64) -> u64 {
-        let frame = std::hint::black_box([seed; 8]);
-        let here = frame.as_ptr() as usize;
-        let mut sum = 0;
-        for _ in 0..30 {
-            sum += std::hint::black_box(frame).iter().sum::<u64>();
-        }
-        if here - bottom < 700 { sum } else { down(bottom, seed + 1).wrapping_add(sum) }
-    }
-    interrupted(|| {
-        on_each(4, |_| {
-            let size = 64 << 10;
-            let deep = uthread::Builder::new().stack_size(size);
-            let thread = deep.spawn(move || {
-                let here = 0_u8;
-                let bottom = (&raw const here as usize & !(size - 1)) + 4096;
-                let first = down(bottom, 1);
-                assert!((0..5).all(|_| down(bottom, 1) == first));
-            });
-            thread.unwrap().join().unwrap();
+    for workers in [1, 2, 4] {
+        let shown = |now: uthread::Stats| now.forced_switches >= 30 && now.deferred_stack >= 10;
+        until(&hectic(workers).build().unwrap(), shown, || {
+            on_each(8, |i| memory::recurse(i as u64))
         });
-    });
+    }
 }
 
 #[test]
 fn that_end_run_their_destructors() {
-    static ENDED: AtomicU64 = AtomicU64::new(0);
-    struct Long(u64);
-    impl Drop for Long {
-        fn drop(&mut self) {
-            let sum = (0..20_000).fold(self.0, |a, b| std::hint::black_box(a + b));
-            assert_eq!(sum, self.0 + 20_000 * 19_999 / 2);
-            ENDED.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    thread_local!(static LONG: RefCell<Option<Long>> = const { RefCell::new(None) });
+    let ended = AtomicU64::new(0);
     interrupted(|| {
-        let before = ENDED.load(Ordering::Relaxed);
-        on_each(20, |i| LONG.set(Some(Long(i as u64))));
-        assert_eq!(ENDED.load(Ordering::Relaxed) - before, 20);
+        on_each(20, |i| memory::leave_behind(i as u64));
+        ended.fetch_add(2 * 20, Ordering::Relaxed);
     });
-}
-
-#[test]
-fn that_spawn_threads_and_processes_join_them() {
-    interrupted(|| {
-        on_each(3, |i| {
-            let green: Vec<_> = (0..50).map(|n| uthread::spawn(move || n * i)).collect();
-            let os = std::thread::spawn(move || i + 1);
-            let child = std::process::Command::new("true").spawn();
-            let sum: usize = green.into_iter().map(|t| t.join().unwrap()).sum();
-            assert_eq!(sum, i * 49 * 50 / 2);
-            assert_eq!(os.join().unwrap(), i + 1);
-            assert!(child.unwrap().wait().unwrap().success());
-        });
-    });
-}
-
-#[test]
-fn that_handle_signals_of_their_own_go_on_after_them() {
-    static HANDLED: AtomicU64 = AtomicU64::new(0);
-    extern "C" fn handler(_: libc::c_int) {
-        // Longer than a slice.
-        let mut seed = 1;
-        for _ in 0..20_000 {
-            std::hint::black_box(next(&mut seed));
-        }
-        HANDLED.fetch_add(1, Ordering::Relaxed);
-    }
-    for (signal, flags) in
-        [(libc::SIGUSR1, libc::SA_RESTART), (libc::SIGUSR2, libc::SA_RESTART | libc::SA_ONSTACK)]
-    {
-        // SAFETY: the handler uses nothing but atomics.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = handler as *const () as usize;
-            action.sa_flags = flags;
-            assert_eq!(libc::sigaction(signal, &action, std::ptr::null_mut()), 0);
-        }
-    }
-    interrupted(|| {
-        on_each(4, |i| {
-            let signal = if i % 2 == 0 { libc::SIGUSR1 } else { libc::SIGUSR2 };
-            for n in 0..10_u64 {
-                let before = HANDLED.load(Ordering::Relaxed);
-                uthread::without_preemption(|| {
-                    // SAFETY: the signal has a handler; the thread stays on its OS thread meanwhile.
-                    unsafe {
-                        libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), signal)
-                    }
-                });
-                assert!(HANDLED.load(Ordering::Relaxed) > before);
-                assert_eq!((0..1000).fold(n, |a, b| std::hint::black_box(a + b)), n + 499_500);
-            }
-        });
-    });
+    // No other test of this file leaves any behind.
+    assert_eq!(DESTROYED.load(Ordering::Relaxed), ended.into_inner());
 }
 
 #[test]
 fn that_have_just_failed_still_know_why() {
-    interrupted(|| {
-        on_each(8, |i| {
-            for n in 0..300 {
-                let (call, error): (fn() -> i32, i32) = if (i + n) % 2 == 0 {
-                    // SAFETY: closing what is not open fails, and that is all.
-                    (|| unsafe { libc::close(-1) }, libc::EBADF)
-                } else {
-                    // SAFETY: a signal that does not exist is refused.
-                    (|| unsafe { libc::kill(0, 1000) }, libc::EINVAL)
-                };
-                assert_eq!(call(), -1);
-                for _ in 0..200 {
-                    std::hint::spin_loop();
-                }
-                assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(error));
-            }
-        });
+    several_at_once(bodies::fail);
+}
+
+#[test]
+fn that_must_not_be_interrupted_stay_and_catch_up() {
+    several_at_once(bodies::insist);
+}
+
+#[test]
+fn that_wait_now_and_then_are_woken() {
+    several_at_once(|seed| {
+        bodies::wait(seed);
+        bodies::count(seed);
     });
+}
+
+#[test]
+fn that_spawn_threads_join_them() {
+    several_at_once(spawns::spawn);
+}
+
+#[test]
+fn that_spawn_os_threads_join_them() {
+    several_at_once(spawns::spawn_os_thread);
+}
+
+#[test]
+fn that_spawn_processes_wait_for_them() {
+    several_at_once(spawns::spawn_process);
+}
+
+#[test]
+fn that_fork_have_children_that_compute() {
+    several_at_once(spawns::fork);
 }

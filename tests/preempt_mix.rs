@@ -1,176 +1,143 @@
-//! Everything at once: random mixes of what interrupted threads may be doing, from a seed that is told.
+//! Everything at once: random mixes of all that interrupted threads may be doing, from a seed that is told.
 //!
 //! `UTHREAD_MIX_SEED` repeats one; `UTHREAD_SOAK_SECONDS` bounds the soak, which is ignored by default and takes
 //! ten minutes (`cargo test --release --test preempt_mix -- --ignored`).
+#![cfg(target_arch = "x86_64")] // elsewhere nobody is interrupted yet
 
+#[path = "common/bodies.rs"]
+mod bodies;
 #[path = "common/preempt.rs"]
 mod preempt;
+#[path = "common/subprocess.rs"]
+mod subprocess;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use preempt::hectic;
+use bodies::memory::DESTROYED;
+use bodies::output::{LINE, PANICKED, PANICS, PRINTED, check_printed};
+use bodies::signals::BROKEN;
+use preempt::{Random, hectic, migrations};
+use subprocess::in_child;
 use watchdog::watched;
 
-/// SplitMix64 (Steele, Lea, Flood, 2014).
-struct Random(u64);
+const SEED: &str = "UTHREAD_MIX_SEED";
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
+/// Threads of a mix, besides their children.
+const THREADS: usize = 200;
 
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
+/// How often each body was played.
+type Played = [AtomicU64; bodies::ALL.len()];
 
-thread_local!(static OWN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) });
-
-/// What the threads of one mix share.
-#[derive(Default)]
-struct Shared {
-    table: Mutex<BTreeMap<u64, u64>>,
-    done: AtomicU64,
-}
-
-/// A few random things, one after the other; each checks itself.
-fn live(seed: u64, shared: &Arc<Shared>, depth: u32) {
+/// Plays a few random bodies, one after the other, and has children that do the same.
+fn live(seed: u64, first: Option<usize>, played: &Arc<Played>, depth: u32) {
     let mut random = Random(seed);
-    for _ in 0..1 + random.below(6) {
-        match random.below(12) {
-            0 => {
-                let (n, start) = (random.below(100_000), random.next());
-                let sum = (0..n).fold(start, |a, b| std::hint::black_box(a.wrapping_add(b)));
-                assert_eq!(sum, start.wrapping_add(n * n.saturating_sub(1) / 2));
-            }
-            1 => {
-                let mut kept = Vec::new();
-                for i in 0..random.below(300) {
-                    kept.push((i, vec![i as u8; random.below(2000) as usize]));
-                }
-                assert!(kept.iter().all(|(i, v)| v.iter().all(|b| *b == *i as u8)));
-            }
-            2 => {
-                let key = random.below(32);
-                *shared.table.lock().unwrap().entry(key).or_default() += 1;
-            }
-            3 => OWN.with(|own| {
-                let mut own = own.borrow_mut();
-                own.clear();
-                own.extend((0..random.below(5000)).map(|i| i ^ seed));
-                uthread::yield_now();
-                assert!(own.iter().zip(0..).all(|(v, i)| *v == i ^ seed));
-            }),
-            4 => {
-                let payload = std::panic::catch_unwind(|| {
-                    std::panic::resume_unwind(Box::new(seed));
-                });
-                assert_eq!(*payload.unwrap_err().downcast::<u64>().unwrap(), seed);
-            }
-            5 => uthread::sleep(Duration::from_micros(random.below(300))),
-            6 if depth < 3 => {
-                let children: Vec<_> = (0..random.below(5))
-                    .map(|_| {
-                        let (seed, shared) = (random.next(), shared.clone());
-                        uthread::spawn(move || live(seed, &shared, depth + 1))
-                    })
-                    .collect();
-                children.into_iter().for_each(|t| t.join().unwrap());
-            }
-            7 => {
-                let (mut reader, mut writer) = std::io::pipe().unwrap();
-                let value = random.next().to_ne_bytes();
-                let late = uthread::spawn(move || writer.write_all(&value).unwrap());
-                let mut got = [0; 8];
-                if random.below(2) == 0 {
-                    reader.read_exact(&mut got).unwrap();
-                } else {
-                    uthread::blocking(|| reader.read_exact(&mut got).unwrap());
-                }
-                assert_eq!(got, value);
-                late.join().unwrap();
-            }
-            8 => {
-                let own = uthread::current();
-                let waker = uthread::spawn(move || own.unpark());
-                uthread::park_timeout(Duration::from_millis(1));
-                waker.join().unwrap();
-            }
-            9 => uthread::without_preemption(|| {
-                let sum = (0..2000).fold(seed, |a, b: u64| std::hint::black_box(a.wrapping_add(b)));
-                assert_eq!(sum, seed.wrapping_add(1_999_000));
-                uthread::yield_now();
-            }),
-            10 => {
-                let x = std::hint::black_box(seed as f64);
-                let roots: Vec<f64> = (0..200).map(|i| (x + f64::from(i)).sqrt()).collect();
-                assert!(roots.is_sorted());
-            }
-            11 if random.below(20) == 0 => {
-                assert_eq!(std::thread::spawn(move || seed ^ 1).join().unwrap(), seed ^ 1);
-            }
-            _ => assert!(std::io::Error::from_raw_os_error(libc::EACCES).to_string().len() > 5),
+    let play = |index: usize, seed| {
+        (bodies::ALL[index].play)(seed);
+        played[index].fetch_add(1, Ordering::Relaxed);
+    };
+    if let Some(index) = first {
+        play(index, random.next());
+    }
+    for _ in 0..random.below(6) {
+        if depth < 3 && random.one_in(8) {
+            let children: Vec<_> = (0..random.below(5))
+                .map(|_| {
+                    let (seed, played) = (random.next(), played.clone());
+                    uthread::spawn(move || live(seed, None, &played, depth + 1))
+                })
+                .collect();
+            children.into_iter().for_each(|t| t.join().unwrap());
+        }
+        let index = random.below(bodies::ALL.len() as u64) as usize;
+        if !bodies::ALL[index].is_slow || random.one_in(10) {
+            play(index, random.next());
         }
     }
-    shared.done.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A mix of threads on so many workers.
-fn mix(seed: u64, workers: usize, threads: u64) {
+/// A mix of all bodies on so many workers.
+fn mix(seed: u64, workers: usize, played: &Arc<Played>) {
     let runtime = hectic(workers).build().unwrap();
-    let shared = Arc::new(Shared::default());
     watched(&runtime, || {
         let mut random = Random(seed);
-        let all: Vec<_> = (0..threads)
-            .map(|_| {
-                let (seed, shared) = (random.next(), shared.clone());
-                runtime.spawn(move || live(seed, &shared, 0))
+        let all: Vec<_> = (0..THREADS)
+            .map(|i| {
+                // Every body is in every mix.
+                let first = Some(i % bodies::ALL.len());
+                let (seed, played) = (random.next(), played.clone());
+                runtime.spawn(move || live(seed, first, &played, 0))
             })
             .collect();
-        for thread in all {
-            assert!(thread.join().is_ok(), "UTHREAD_MIX_SEED={seed} with {workers} workers fails");
-        }
+        // All of them, so that the first panic is not the only one to be seen.
+        let failed = all.into_iter().map(|t| t.join()).filter(Result::is_err).count();
+        assert_eq!(failed, 0, "threads have panicked, with {workers} workers");
     });
-    assert!(shared.done.load(Ordering::Relaxed) >= threads);
+    let stats = runtime.stats();
+    assert!(stats.forced_switches >= 100 && stats.helper_moves >= 10, "{stats}");
+    assert!(workers == 1 || migrations(stats) >= 10, "{stats}");
 }
 
-fn fresh_seed() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    now.as_nanos() as u64
+/// Mixes on more and more workers, in the process that plays them.
+fn mixes(seed: u64) {
+    let played: Arc<Played> = Arc::new([const { AtomicU64::new(0) }; bodies::ALL.len()]);
+    for workers in [1, 2, 3, 4] {
+        mix(seed, workers, &played);
+    }
+    for (body, played) in bodies::ALL.iter().zip(played.iter()) {
+        let played = played.load(Ordering::Relaxed);
+        assert!(played >= 4, "{}: {played}", body.name);
+        if body.name == "memory::leave_behind" {
+            assert_eq!(DESTROYED.load(Ordering::Relaxed), 2 * played);
+        }
+    }
+    assert_eq!(BROKEN.load(Ordering::Relaxed), 0);
+    let (printed, panicked) = (PRINTED.load(Ordering::Relaxed), PANICKED.load(Ordering::Relaxed));
+    println!("\nend {printed} {panicked}");
+}
+
+/// Plays mixes in a process of their own, and checks what it has put out.
+fn play(seed: u64) {
+    println!("{SEED}={seed}");
+    let environment = [(SEED, &*seed.to_string()), ("RUST_BACKTRACE", "1")];
+    let output = in_child("random_mixes_end_well", &environment, || mixes(given().unwrap()));
+    let all = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let end = all.lines().find_map(|line| line.strip_prefix("end "));
+    let Some(end) = end.filter(|_| output.status.success()) else {
+        let lines = all.lines().filter(|line| !line.contains(LINE));
+        panic!("{SEED}={seed}: {}\n{}", output.status, lines.collect::<Vec<_>>().join("\n"));
+    };
+    let panicked = all.matches(PANICS).count();
+    assert_eq!(end, format!("{} {panicked}", check_printed(&all)), "{SEED}={seed}");
+}
+
+/// A number from the environment.
+fn from_environment(name: &str) -> Option<u64> {
+    Some(std::env::var(name).ok()?.parse().unwrap())
+}
+
+fn given() -> Option<u64> {
+    from_environment(SEED)
+}
+
+fn fresh() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64
 }
 
 #[test]
 fn random_mixes_end_well() {
-    let given = std::env::var("UTHREAD_MIX_SEED").ok().and_then(|s| s.parse().ok());
-    let seed = given.unwrap_or_else(fresh_seed);
-    println!("UTHREAD_MIX_SEED={seed}");
-    for workers in [1, 2, 4] {
-        mix(seed, workers, 150);
-    }
+    play(given().unwrap_or_else(fresh));
 }
 
 #[test]
 #[ignore = "a soak of ten minutes"]
 fn random_mixes_end_well_for_a_long_time() {
-    let given = std::env::var("UTHREAD_SOAK_SECONDS").ok().and_then(|s| s.parse().ok());
-    let end = Instant::now() + Duration::from_secs(given.unwrap_or(600));
-    let mut seeds = Random(fresh_seed());
-    while Instant::now() < end {
-        let seed = seeds.next();
-        println!("UTHREAD_MIX_SEED={seed}");
-        for workers in [1, 2, 3, 4] {
-            mix(seed, workers, 400);
-        }
+    let time = Duration::from_secs(from_environment("UTHREAD_SOAK_SECONDS").unwrap_or(600));
+    let (began, mut seeds) = (Instant::now(), Random(given().unwrap_or_else(fresh)));
+    while began.elapsed() < time {
+        play(seeds.next());
     }
 }
