@@ -3,6 +3,7 @@
 mod arch;
 mod atomic;
 mod context;
+mod group;
 mod lock;
 pub mod net;
 mod preempt;
@@ -16,6 +17,7 @@ mod worker;
 
 pub use std::thread::available_parallelism;
 
+pub use group::{Group, GroupBuilder, schedstat};
 pub use preempt::{Stall, StallKind};
 pub use runtime::{Runtime, RuntimeBuilder, stats};
 pub use stats::Stats;
@@ -24,4 +26,4 @@ pub use thread::{
     park_timeout, scope, spawn, yield_now,
 };
 pub use time::sleep;
-pub use worker::{blocking, without_preemption};
+pub use worker::{SchedStat, blocking, without_preemption};

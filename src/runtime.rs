@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::context::{stack, tls};
+use crate::group::Group;
 use crate::preempt::{self, Stall, StallHook};
 use crate::stats::Stats;
 use crate::thread::{self, JoinHandle};
-use crate::worker::{self, Config};
+use crate::worker::{self, Config, SchedStat};
 
 /// Configures a [`Runtime`].
 ///
@@ -97,8 +98,8 @@ impl RuntimeBuilder {
     }
 
     /// The largest number of helpers, OS threads that host green threads which block in the kernel; by
-    /// default 256. They are started when needed and end when idle. Beyond the limit, threads that would
-    /// block wait for a helper; workers go on.
+    /// default 256. They are started when needed and end when idle. Beyond the limit, threads that block
+    /// do so on their workers, for a slice at a time when others wait.
     pub fn helpers(mut self, most: usize) -> Self {
         self.helpers = most.max(1);
         self
@@ -114,8 +115,8 @@ impl RuntimeBuilder {
     /// What to do about a [`Stall`], besides counting it. By default nothing or, if the environment
     /// variable `UTHREAD_STALLS` is `1`, a message on stderr.
     ///
-    /// The hook runs on an OS thread of the runtime that watches the workers; while it runs, nobody
-    /// watches. It should not panic.
+    /// The hook runs on an OS thread of its own, one stall after the other. It may wait for what green threads hold;
+    /// if it panics, the next stall is reported nevertheless.
     pub fn on_stall(mut self, hook: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
         self.on_stall = Some(StallHook::new(hook));
         self
@@ -184,7 +185,12 @@ fn from_environment(name: &str) -> Option<usize> {
 static GLOBAL: OnceLock<Runtime> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// The runtime of threads that are in none, started if need be.
+/// The runtime of threads that are in none, if it has started.
+pub(crate) fn started() -> Option<&'static Runtime> {
+    GLOBAL.get()
+}
+
+/// The runtime of threads that are in none; it is started at the first use.
 pub(crate) fn global() -> io::Result<&'static worker::Runtime> {
     if let Some(running) = GLOBAL.get() {
         return Ok(&running.inner);
@@ -278,6 +284,11 @@ impl Runtime {
         Stats::of(&self.inner)
     }
 
+    /// What the threads of a group have used so far in this runtime.
+    pub fn group_stats(&self, group: &Group) -> SchedStat {
+        self.inner.group_stats(group.as_member())
+    }
+
     /// Whether the green threads of this runtime own their thread-locals.
     ///
     /// # Errors
@@ -318,6 +329,6 @@ impl Drop for Runtime {
 pub fn stats() -> Stats {
     match worker::current() {
         Some(thread) => Stats::of(thread.get().runtime()),
-        None => GLOBAL.get().map_or_else(Stats::default, Runtime::stats),
+        None => started().map_or_else(Stats::default, Runtime::stats),
     }
 }

@@ -117,12 +117,7 @@ impl AlternateStack {
     /// No memory for it.
     pub(crate) fn install() -> std::io::Result<AlternateStack> {
         let mut memory = memmap2::MmapOptions::new().len(Self::SIZE).map_anon()?;
-        const SS_AUTODISARM: u32 = 1 << 31;
-        let new = libc::stack_t {
-            ss_sp: memory.as_mut_ptr().cast(),
-            ss_flags: SS_AUTODISARM.cast_signed(),
-            ss_size: Self::SIZE,
-        };
+        let new = Self::description(memory.as_mut_ptr().cast());
         // SAFETY: the memory stays mapped until the previous stack is back.
         unsafe {
             let mut previous = std::mem::zeroed();
@@ -133,10 +128,22 @@ impl AlternateStack {
         }
     }
 
+    fn description(base: *mut libc::c_void) -> libc::stack_t {
+        const SS_AUTODISARM: u32 = 1 << 31;
+        libc::stack_t { ss_sp: base, ss_flags: SS_AUTODISARM.cast_signed(), ss_size: Self::SIZE }
+    }
+
+    /// Puts one in force again that is installed on the calling OS thread, which is not on it, by its addresses.
+    pub(crate) fn restore(range: std::ops::Range<usize>) {
+        let stack = Self::description(std::ptr::with_exposed_provenance_mut(range.start));
+        // SAFETY: the memory is that of an alternate stack which stays mapped as long as it is installed.
+        unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
+    }
+
     /// Its addresses.
     pub(crate) fn range(&self) -> std::ops::Range<usize> {
         let range = self.memory.as_ptr_range();
-        range.start as usize..range.end as usize
+        range.start.expose_provenance()..range.end.addr()
     }
 }
 

@@ -240,15 +240,21 @@ impl Seat {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Blocks the signals again that the OS thread usually blocks, and no others. To be called on it, when no
-    /// thread runs.
-    pub(crate) fn restore_mask(&self) {
+    /// Blocks the signals again that the OS thread usually blocks, and no others, and gives it its alternate stack
+    /// back, which is gone if a handler was left by longjmp(3). To be called on it, when no thread runs.
+    pub(crate) fn restore(&self) {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
         // SAFETY: the kernel's set is the first 64 bits of one that is otherwise empty; the call reads it.
         unsafe {
             set.as_mut_ptr().cast::<u64>().write(self.usual_mask.load(Ordering::Relaxed));
             libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
         }
+        let Some(place) = TABLE.get(self.token.load(Ordering::Relaxed).wrapping_sub(1)) else {
+            return;
+        };
+        AlternateStack::restore(
+            place.low.load(Ordering::Relaxed)..place.high.load(Ordering::Relaxed),
+        );
     }
 
     /// Whether a thread runs or is about to.

@@ -2,10 +2,10 @@
 //!
 //! The handler finds out that a thread is pinned, has blocked signals, or has no room left on its stack,
 //! and can do no more than note when that began. The monitor looks at the notes. When one gets too old, a
-//! reporter, an OS thread that does nothing else since it may have to wait for what a stalled thread holds, asks the handler, by another signal, for the
-//! thread's stack; the handler writes down return addresses, and the reporter makes a report of them. A
-//! thread that is in the kernel with its signals pending has no stack to show but the system call itself,
-//! of which the kernel tells.
+//! reporter asks the handler, by another signal, for the thread's stack; the handler writes down return
+//! addresses, and the reporter makes a report of them. It is an OS thread that does nothing else, since it may
+//! have to wait for what a stalled thread holds. A thread that is in the kernel with its signals pending has
+//! no stack to show but the system call itself, of which the kernel tells.
 
 use std::ffi::c_void;
 use std::fmt::{self, Write};

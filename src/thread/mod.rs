@@ -15,6 +15,7 @@ use std::time::Duration;
 pub use scope::{Scope, ScopedJoinHandle, scope};
 
 use crate::context::stack;
+use crate::group::Group;
 use crate::runtime::{self, Runtime};
 use crate::worker::{self, Deadline, Identity};
 use packet::Packet;
@@ -53,6 +54,7 @@ where
 pub struct Builder {
     name: Option<String>,
     stack_size: Option<usize>,
+    group: Option<Group>,
 }
 
 impl Builder {
@@ -71,6 +73,13 @@ impl Builder {
     /// and at most 64 GiB; see [`RuntimeBuilder::stack_size`](crate::RuntimeBuilder::stack_size).
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Puts the thread into a group, with which it shares the CPU. By default it is in that of the thread that
+    /// spawns it.
+    pub fn group(mut self, group: &Group) -> Builder {
+        self.group = Some(group.clone());
         self
     }
 
@@ -203,8 +212,9 @@ impl Builder {
             theirs.finish(result);
         };
         let stack_size = self.stack_size.map(stack::rounded_size);
+        let group = self.group.as_ref().map(Group::member);
         // SAFETY: as promised to this function; `finish` does not unwind.
-        unsafe { runtime.spawn(stack_size, identity.clone(), main)? };
+        unsafe { runtime.spawn(stack_size, identity.clone(), group, main)? };
         announced.keep();
         Ok(Joining { thread: Thread { identity }, packet })
     }

@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::account::{Account, Events};
+use super::group::Member;
 use super::parker::Parker;
+use super::state::{State, StateWord};
 use super::{Runtime, Worker};
 use crate::arch::{self, FpControl};
 use crate::context::coroutine::{Coroutine, Left};
@@ -21,7 +24,8 @@ use crate::context::pool::Slot;
 use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
-use crate::sched::Link;
+use crate::sched::{GroupId, Link};
+use crate::time::now;
 
 /// Who a thread is; shared by its handles.
 #[derive(Debug)]
@@ -132,32 +136,44 @@ impl Leave {
 }
 
 /// The control block.
+///
+/// What a switch touches is in the first two cache lines, which [`GreenRef::prefetch`] fetches: of a hundred
+/// thousand threads, each line costs as much as the rest of the switch.
+#[repr(C, align(64))]
 pub(crate) struct Green {
+    // Whoever holds the lock of the queue that it is in:
+    next: Cell<Option<GreenRef>>,
+    // Fixed at creation:
+    /// 0 where green threads share their worker's thread block.
+    thread_pointer: usize,
     // The running thread, or the worker that owns the thread while it does not run:
-    coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
     /// Null before its first turn and on a helper.
     worker: Cell<*const Worker>,
+    account: Account,
+    state: StateWord,
     started: Cell<bool>,
     /// It was interrupted, and has not been short since: its turns are timed.
     hog: Cell<bool>,
     /// It left in the middle of its own code, so that it may go on anywhere, on a helper, too. Such a thread
     /// is a hog.
     interrupted: Cell<bool>,
+    group: ManuallyDrop<Member>,
+    coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
+    // From here on, what is needed less often.
+    events: Events,
     /// Nanoseconds of its slice that a hog has used.
     used: Cell<u64>,
-    // Whoever holds the lock of the queue that it is in:
-    next: Cell<Option<GreenRef>>,
     // The thread itself:
     /// Calls of `blocking` that it is in.
     blocking: Cell<u32>,
     // Shared with the signal's handler, see there:
     subject: Subject,
     // Fixed at creation:
-    /// 0 where green threads share their worker's thread block.
-    thread_pointer: usize,
     runtime: *const Runtime,
     identity: ManuallyDrop<Arc<Identity>>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Green, coroutine) <= 64);
 
 /// A green thread that has not ended, named by its control block.
 ///
@@ -206,6 +222,7 @@ impl GreenRef {
         slot: Slot,
         runtime: &Runtime,
         identity: Arc<Identity>,
+        group: Member,
         main: impl FnOnce(),
     ) -> GreenRef {
         let stack = slot.stack;
@@ -219,15 +236,19 @@ impl GreenRef {
             coroutine: UnsafeCell::new(MaybeUninit::uninit()),
             worker: Cell::new(std::ptr::null()),
             started: Cell::new(false),
+            state: StateWord::new(),
             hog: Cell::new(false),
             interrupted: Cell::new(false),
             used: Cell::new(0),
             next: Cell::new(None),
             blocking: Cell::new(0),
+            account: Account::default(),
+            events: Events::default(),
             subject: Subject::new(stack, identity.name.as_deref()),
             thread_pointer: thread_pointer.unwrap_or(0),
             runtime,
             identity: ManuallyDrop::new(identity),
+            group: ManuallyDrop::new(group),
         };
         // SAFETY: as above. The body's obligations are the caller's; the coroutine's frames begin
         // below the control block.
@@ -279,6 +300,12 @@ impl GreenRef {
         unsafe { self.0.as_ref() }
     }
 
+    /// The group that it belongs to.
+    #[inline]
+    pub(crate) fn group(self) -> GroupId {
+        self.get().group.id()
+    }
+
     fn coroutine(self) -> NonNull<Coroutine<Leave>> {
         // SAFETY: the field is within the control block; no reference to its contents is made.
         unsafe { NonNull::new_unchecked((*self.0.as_ptr()).coroutine.get().cast()) }
@@ -293,6 +320,7 @@ impl GreenRef {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>());
             _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>().add(64));
+            _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>().add(128));
         }
     }
 
@@ -340,10 +368,9 @@ impl GreenRef {
     #[inline]
     pub(crate) unsafe fn resume(self, worker: &Worker) -> Left<Leave> {
         let green = self.get();
+        green.state.becomes(State::Running);
         green.started.set(true);
-        if !std::ptr::eq(green.worker.replace(worker), worker) {
-            worker.note_arrival();
-        }
+        green.worker.set(worker);
         // SAFETY: as the caller says.
         unsafe { Coroutine::resume(self.coroutine(), worker.fp_control()) }
     }
@@ -381,8 +408,12 @@ impl GreenRef {
     ///
     /// The thread has finished, and the caller is its last worker.
     pub(crate) unsafe fn retire(self) -> Slot {
-        // SAFETY: nobody else refers to the control block now.
-        unsafe { self.coroutine().read() }.into_slot()
+        self.get().state.becomes(State::Ended);
+        // SAFETY: nobody else refers to the control block now, and both are taken out once.
+        unsafe {
+            ManuallyDrop::drop(&mut (*self.0.as_ptr()).group);
+            self.coroutine().read().into_slot()
+        }
     }
 
     /// The value that stands for this thread in a park word.
@@ -422,6 +453,12 @@ impl Green {
         unsafe { self.worker.get().as_ref() }
     }
 
+    /// Whether its last turn was on that worker.
+    #[inline]
+    pub(super) fn was_on(&self, worker: &Worker) -> bool {
+        std::ptr::eq(self.worker.get(), worker)
+    }
+
     /// The runtime it belongs to.
     #[inline]
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -459,6 +496,29 @@ impl Green {
     /// Calls of `blocking` that it is in. For the thread itself.
     pub(crate) fn blocking(&self) -> &Cell<u32> {
         &self.blocking
+    }
+
+    /// Its state. For its owner to change.
+    #[inline]
+    pub(super) fn state(&self) -> &StateWord {
+        &self.state
+    }
+
+    /// What it has used. For its owner.
+    #[inline]
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Its wait has ended. For its owner.
+    pub(super) fn note_wake(&self) {
+        self.account.queued(now());
+        self.events.woken();
+    }
+
+    /// What has happened to it. For its owner.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     pub(crate) fn identity(&self) -> &Arc<Identity> {

@@ -37,12 +37,14 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::green::{GreenRef, Leave, current};
 use super::runtime::Runtime;
+use super::state::State;
 use crate::arch::{self, FpControl};
 use crate::context::overflow::AlternateStack;
 use crate::lock::SpinLock;
 use crate::preempt::pin::Pin;
 use crate::preempt::seat::{Host, Refusal, Seat, Verdict};
-use crate::sched::RunQueue;
+use crate::sched::{GroupId, RunQueue};
+use crate::time::{now, sleep};
 
 /// How long a helper waits for the next thread before it ends.
 const IDLE: Duration = Duration::from_secs(5);
@@ -62,7 +64,8 @@ pub(crate) struct Helpers {
     /// Helpers that exist.
     count: AtomicUsize,
     most: usize,
-    /// Those that exist; for the monitor and for helpers that begin and end.
+    /// Those that exist; for the monitor and for helpers that begin and end. There is room for all, so that nobody
+    /// waits for memory with the lock held.
     present: Mutex<Vec<Arc<Helper>>>,
 }
 
@@ -85,7 +88,7 @@ impl Helpers {
             wanted: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             most,
-            present: Mutex::default(),
+            present: Mutex::new(Vec::with_capacity(most)),
         })
     }
 
@@ -97,12 +100,23 @@ impl Helpers {
     /// Hands over a thread that the caller owns, if there is a helper for it. If not, another one is wanted.
     pub(super) fn submit(&self, thread: GreenRef) -> Result<(), NoHelper> {
         if !self.take_one_off() {
-            self.wanted.fetch_add(1, Ordering::Relaxed);
+            self.want_one();
             return Err(NoHelper);
         }
-        self.queue.with(|q| q.push(thread));
+        thread.get().state().becomes(State::Helped);
+        self.queue.with(|q| q.push(GroupId::DEFAULT, thread));
         self.ring();
         Ok(())
+    }
+
+    /// A thread found no helper.
+    pub(super) fn want_one(&self) {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a thread could be handed over.
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) > 0
     }
 
     /// Claims an idle helper.
@@ -184,6 +198,7 @@ impl Helpers {
             let fp_control = Cell::new(FpControl::current());
             while let Some(thread) = self.next(runtime) {
                 helper.host(thread, &fp_control);
+                thread.get().account().queued(now());
                 runtime.inject(thread);
             }
             self.present().retain(|h| !Arc::ptr_eq(h, &helper));
@@ -206,7 +221,7 @@ impl Helpers {
             patient = poll(&mut fds, limit) != Ok(0);
             if self.bell.read().is_ok() {
                 // When the runtime ends it rings for nobody.
-                if let Some(thread) = self.queue.with(|q| q.pop()) {
+                if let Some(thread) = self.queue.with(|q| q.pop(GroupId::DEFAULT)) {
                     return Some(thread);
                 }
             }
@@ -344,7 +359,7 @@ fn await_helper(thread: GreenRef) {
     };
     while pause < LAST && on_worker() {
         // Afterwards it is moved if it can be.
-        crate::time::sleep(pause);
+        sleep(pause);
         pause *= 2;
     }
 }

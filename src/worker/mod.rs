@@ -33,16 +33,21 @@
 //!   start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]: the OS thread that
 //!   watches. - [`parker`], [`idle`]: the lock-free parts, with loom models.
 
+mod account;
 pub(crate) mod green;
+pub(crate) mod group;
 mod helper;
 pub(crate) mod idle;
+mod lease;
 mod monitor;
 pub(crate) mod parker;
 mod run;
 mod runtime;
+mod state;
 mod turn;
 mod wait;
 
+pub use account::SchedStat;
 pub(crate) use green::{Identity, current};
 pub use helper::blocking;
 pub(crate) use run::Worker;

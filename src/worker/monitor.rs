@@ -199,15 +199,20 @@ impl Watch {
         }
         let is_stuck = |index: usize| self.stuck[index].1 >= self.patience;
         let workers = runtime.workers();
-        let mut others = (0..workers.len()).filter(|i| !is_stuck(*i)).cycle();
-        for (index, worker) in workers.iter().enumerate().filter(|(i, _)| is_stuck(*i)) {
+        let mut moving = (0..workers.len()).filter(|i| !is_stuck(*i)).cycle();
+        let mut all = (0..workers.len()).cycle();
+        for (index, worker) in workers.iter().enumerate() {
+            if !is_stuck(index) || !worker.has_queued() {
+                continue;
+            }
             worker.give_away(&mut self.taken);
             for thread in self.taken.drain(..) {
-                let other = others.next();
-                if let Some(other) = other {
-                    workers[other].push_remote(thread);
+                if let Some(moving) = moving.next() {
+                    workers[moving].take_over(thread);
                 } else if !thread.can_be_helped() || runtime.hand_to_helper(thread).is_err() {
-                    workers[index].push_remote(thread);
+                    // One of the others may have a hog that can be interrupted.
+                    let next = all.find(|next| *next != index || workers.len() == 1);
+                    workers[next.expect("a cycle has no end")].take_over(thread);
                 }
             }
         }

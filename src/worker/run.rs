@@ -3,17 +3,20 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use std::{io, thread};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::account::Accounts;
 use super::green::{GreenRef, Leave, Why, set_current};
 use super::helper::NoHelper;
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
+use super::lease::Lease;
 use super::parker::Parker;
 use super::runtime::Runtime;
+use super::state::State;
 use super::turn::Turns;
 use super::wait::TimerTarget;
 use crate::arch::{self, FpControl};
@@ -29,7 +32,7 @@ use crate::reactor::op::{Op, Request};
 use crate::reactor::timer::Timers;
 use crate::reactor::uring::Uring;
 use crate::reactor::{Driver, Full, Wait};
-use crate::sched::{MOST_STOLEN, RunQueue};
+use crate::sched::{Groups, MOST_STOLEN, RunQueue};
 use crate::stats::WorkerCounters;
 use crate::time::now;
 
@@ -55,8 +58,10 @@ const OWN_SLOTS: usize = 128;
 pub(crate) struct Worker {
     // Shared, each with a protocol of its own:
     queue: SpinLock<RunQueue<GreenRef>>,
-    /// The queue's length, for those who only want to know whether it is worth locking.
-    length: AtomicUsize,
+    /// The groups in the queue, for those who only want to know whether it is worth locking.
+    queued: AtomicU64,
+    /// Those of them that have not been served for long.
+    stranded: AtomicU64,
     /// Locked by others only to disarm what a thread armed here before it moved.
     timers: SpinLock<Timers<TimerTarget>>,
     pub(super) sleeper: Sleeper,
@@ -80,6 +85,9 @@ pub(crate) struct Worker {
 struct Own {
     thread_pointer: Cell<usize>,
     turns: Turns,
+    lease: Lease,
+    /// Written by the worker, read by anyone.
+    accounts: Box<Accounts>,
     /// The floating-point control words in force.
     fp_control: Cell<FpControl>,
     driver: RefCell<Option<Uring<GreenRef>>>,
@@ -114,7 +122,8 @@ impl Worker {
     ) -> io::Result<Worker> {
         Ok(Worker {
             queue: SpinLock::new(RunQueue::new()),
-            length: AtomicUsize::new(0),
+            queued: AtomicU64::new(0),
+            stranded: AtomicU64::new(0),
             timers: SpinLock::new(Timers::new()),
             sleeper: Sleeper::new(),
             // Blocking, so that the ring's read of it waits.
@@ -130,6 +139,8 @@ impl Worker {
             own: Own {
                 thread_pointer: Cell::new(0),
                 turns: Turns::new(slice.as_nanos() as u64),
+                lease: Lease::new(),
+                accounts: Accounts::new(),
                 fp_control: Cell::default(),
                 driver: RefCell::new(None),
                 slots: RefCell::new(Vec::with_capacity(OWN_SLOTS)),
@@ -154,22 +165,37 @@ impl Worker {
     /// Queues a thread, whose owner the caller is; the queue's new length.
     #[inline]
     fn enqueue(&self, thread: GreenRef) -> usize {
+        thread.get().state().becomes(State::Queued);
+        self.insert(thread)
+    }
+
+    /// Puts a thread, which the caller owns and whose state says so, into the queue.
+    #[inline]
+    fn insert(&self, thread: GreenRef) -> usize {
         self.queue.with(|q| {
-            q.push(thread);
-            self.note_length(q)
+            q.push(thread.group(), thread);
+            self.note_queued(q);
+            q.len()
         })
     }
 
     #[inline]
-    fn note_length(&self, queue: &RunQueue<GreenRef>) -> usize {
-        self.length.store(queue.len(), Relaxed);
-        queue.len()
+    fn note_queued(&self, queue: &RunQueue<GreenRef>) {
+        self.queued.store(queue.queued().bits(), Relaxed);
+        self.stranded.store(queue.stranded().bits(), Relaxed);
     }
 
     /// Queues a thread here from another OS thread, and sees to it that the worker notices.
     pub(super) fn push_remote(&self, thread: GreenRef) {
         let _pin = Pin::new();
-        self.enqueue(thread);
+        thread.get().state().becomes(State::Queued);
+        self.take_over(thread);
+    }
+
+    /// As [`Worker::push_remote`], for a thread that was in another queue.
+    pub(super) fn take_over(&self, thread: GreenRef) {
+        let _pin = Pin::new();
+        self.insert(thread);
         if self.runtime().idle.wake(&self.sleeper) {
             self.ring_bell();
         } else {
@@ -188,8 +214,35 @@ impl Worker {
         let _ = self.waker.write(1);
     }
 
+    #[inline]
     pub(super) fn has_queued(&self) -> bool {
-        self.length.load(Relaxed) > 0
+        self.queued.load(Relaxed) != 0
+    }
+
+    /// The groups with threads in the queue.
+    #[inline]
+    pub(super) fn queued(&self) -> Groups {
+        Groups::from_bits(self.queued.load(Relaxed))
+    }
+
+    /// Those of them that have not been served for long.
+    pub(super) fn stranded(&self) -> Groups {
+        Groups::from_bits(self.stranded.load(Relaxed))
+    }
+
+    /// Whether there is a thread in the queue that may run now.
+    fn has_work(&self) -> bool {
+        !self.queued().without(self.runtime().leases().throttled()).is_empty()
+    }
+
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What groups have used here.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.own.accounts
     }
 
     /// Changes the timers; the caller may be on another worker.
@@ -197,11 +250,11 @@ impl Worker {
         self.timers.with(f)
     }
 
-    /// Whether a thread that should have been interrupted long ago still runs. Called by the monitor.
+    /// Whether the thread that runs is the one that ran at the last look, which `seen` tells. Called by the monitor.
     pub(super) fn is_stuck(&self, seen: &mut u64) -> bool {
         let switches = self.counters.switches.get();
         let same = std::mem::replace(seen, switches) == switches;
-        same && self.has_queued() && self.seat.is_taken()
+        same && self.seat.is_taken()
     }
 
     /// Signals the worker again if it has not heard its timer. Called by the monitor.
@@ -215,8 +268,10 @@ impl Worker {
     pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>) {
         let _pin = Pin::new();
         self.queue.with(|q| {
-            q.steal_into(taken, GreenRef::may_move);
-            self.note_length(q);
+            for group in q.queued().iter() {
+                q.steal_into(group, taken, GreenRef::may_move);
+            }
+            self.note_queued(q);
         });
     }
 
@@ -239,7 +294,7 @@ impl Worker {
     }
 
     /// Asks for help with the queue if there is somebody to help.
-    fn send_searcher(&self) {
+    pub(super) fn send_searcher(&self) {
         let runtime = self.runtime();
         let others = runtime.workers.iter().enumerate().filter(|(i, _)| *i != self.index);
         if let Some(i) = runtime.idle.send_searcher(others.map(|(i, w)| (i, &w.sleeper))) {
@@ -264,6 +319,11 @@ impl Worker {
     /// What it knows of the present turn; see there for who may use it.
     pub(super) fn turns(&self) -> &Turns {
         &self.own.turns
+    }
+
+    /// Its lease; for whom, see there.
+    pub(super) fn lease(&self) -> &Lease {
+        &self.own.lease
     }
 
     /// Looks at the queue.
@@ -302,8 +362,10 @@ impl Worker {
     }
 
     /// A thread that last ran elsewhere runs here.
-    pub(super) fn note_arrival(&self) {
+    pub(super) fn note_arrival(&self, thread: GreenRef) {
         self.counters.arrivals.add(1);
+        let (account, events) = (thread.get().account(), thread.get().events());
+        self.own.accounts.arrived(thread.group(), account, events);
     }
 
     // ----- The loop: on the worker's own stack -----
@@ -352,28 +414,36 @@ impl Worker {
     #[inline(never)]
     fn round(&self, first: GreenRef) {
         let mut current = first;
+        let mut began = now();
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
         unsafe { current.install(&self.seat) };
-        self.round_begins(current);
+        self.round_begins(current, began);
         for turn in 1.. {
             self.counters.switches.add(1);
-            self.turn_begins(current);
+            self.turn_begins(current, began);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
+            let now = now();
+            self.own.accounts.turn_ended(current.group(), current.get().account(), began, now);
             if current.get().is_hog() {
-                self.hog_left(current, &left);
+                self.hog_left(current, &left, now - began);
             }
-            let last = turn >= ROUND || self.must_tidy(&left, current);
+            let last =
+                turn >= ROUND || self.must_tidy(&left, current) || self.own.lease.wants_fetch();
             let next = match left {
                 Left::Suspended(why) => match why.why() {
-                    Why::Yield => self.rotate(current, last),
-                    Why::Wait => self.switch(last),
-                    Why::Park(parker) => self.park(current, parker, last),
+                    Why::Yield => self.rotate(current, last, now),
+                    Why::Wait => {
+                        // Nobody but this worker wakes it.
+                        current.get().state().becomes(State::Waiting);
+                        self.switch(last, now)
+                    }
+                    Why::Park(parker) => self.park(current, parker, last, now),
                     Why::Interrupted => self.put_back(current),
                     Why::Blocked => self.hand_over(current),
                 },
                 Left::Finished => {
-                    let next = self.switch(last);
+                    let next = self.switch(last, now);
                     self.retire(current);
                     next
                 }
@@ -382,14 +452,15 @@ impl Worker {
                 Some(next) => current = next,
                 None => return,
             }
+            began = now;
         }
     }
 
     /// Takes out the next thread and installs it, or the worker itself if there is none or the round
     /// is over. The old thread may be published afterwards.
     #[inline]
-    fn switch(&self, last: bool) -> Option<GreenRef> {
-        let next = if last { None } else { self.dequeue() };
+    fn switch(&self, last: bool, now: u64) -> Option<GreenRef> {
+        let next = if last { None } else { self.dequeue(now) };
         match next {
             // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
             Some(next) => unsafe { next.install(&self.seat) },
@@ -402,12 +473,14 @@ impl Worker {
     #[cold]
     fn put_back(&self, current: GreenRef) -> Option<GreenRef> {
         self.counters.forced_switches.add(1);
+        self.own.accounts.forced(current.group(), current.get().events());
         self.install_own();
         current.get().set_interrupted(true);
+        current.get().state().becomes(State::Queued);
         let used_up = self.own.turns.used_up();
         self.queue.with(|q| {
-            q.push_interrupted(current, used_up);
-            self.note_length(q);
+            q.push_interrupted(current.group(), current, used_up);
+            self.note_queued(q);
         });
         None
     }
@@ -424,9 +497,10 @@ impl Worker {
                 // It blocks the worker from now on whenever it has its turn, which is to be guarded.
                 current.get().set_hog(true);
                 current.get().set_interrupted(true);
+                current.get().state().becomes(State::Queued);
                 self.queue.with(|q| {
-                    q.push_interrupted(current, true);
-                    self.note_length(q);
+                    q.push_interrupted(current.group(), current, true);
+                    self.note_queued(q);
                 });
             }
         }
@@ -434,11 +508,12 @@ impl Worker {
     }
 
     #[inline]
-    fn dequeue(&self) -> Option<GreenRef> {
+    fn dequeue(&self, now: u64) -> Option<GreenRef> {
         self.queue.with(|q| {
-            let next = q.pop();
-            self.note_length(q);
-            if let Some(after) = q.peek() {
+            let group = self.group_to_serve(q, now)?;
+            let next = q.pop(group);
+            self.note_queued(q);
+            if let Some(after) = q.peek(group) {
                 after.prefetch();
             }
             next
@@ -447,18 +522,23 @@ impl Worker {
 
     /// A thread yielded.
     #[inline]
-    fn rotate(&self, current: GreenRef, last: bool) -> Option<GreenRef> {
+    fn rotate(&self, current: GreenRef, last: bool, now: u64) -> Option<GreenRef> {
         self.counters.yields.add(1);
         if last {
             self.install_own();
             self.requeue(current);
             return None;
         }
+        current.get().state().becomes(State::Queued);
         let next = self.queue.with(|q| {
+            // If no other thread may run, none is taken out.
+            let own = current.group();
+            let to = self.group_to_serve(q, now).unwrap_or(own);
             // SAFETY: `next` was just taken out, hence is owned; the loop uses no thread-locals. It is
             // installed under the lock to keep the order: out, install, publish.
-            let next = q.rotate(current, |next| unsafe { next.install(&self.seat) });
-            if let Some(after) = q.peek() {
+            let next = q.rotate(own, current, to, |next| unsafe { next.install(&self.seat) });
+            self.note_queued(q);
+            if let Some(after) = q.peek(to) {
                 after.prefetch();
             }
             next
@@ -473,9 +553,16 @@ impl Worker {
 
     /// A thread parks.
     #[inline]
-    fn park(&self, current: GreenRef, parker: NonNull<Parker>, last: bool) -> Option<GreenRef> {
+    fn park(
+        &self,
+        current: GreenRef,
+        parker: NonNull<Parker>,
+        last: bool,
+        now: u64,
+    ) -> Option<GreenRef> {
         self.counters.parks.add(1);
-        let next = self.switch(last);
+        let next = self.switch(last, now);
+        current.get().state().becomes(State::Waiting);
         // SAFETY: the parker is one that the thread waits on, alive until it goes on. The context is
         // saved and the thread pointer has left, so that whoever notifies may run the thread.
         if unsafe { parker.as_ref() }.commit(current.to_waiter()) {
@@ -550,14 +637,15 @@ impl Worker {
         loop {
             // With nothing queued, ops that were begun are handed over by the enter that waits.
             self.poll(if self.has_queued() { Wait::No } else { Wait::Defer });
-            let mut found = self.dequeue();
+            self.fetch();
+            let mut found = self.dequeue(now());
             if found.is_none() && self.loot_was_poor() {
                 // No search goes on while the worker naps: let others be sent.
                 if std::mem::take(&mut sent) {
                     self.runtime().idle.search_ended();
                 }
                 self.nap();
-                found = self.dequeue();
+                found = self.dequeue(now());
             }
             let found = found.or_else(|| {
                 let stolen = self.steal();
@@ -590,7 +678,7 @@ impl Worker {
     /// searcher, if there is more to be found, or that of the watcher.
     fn pass_on(&self, was_sent: bool) {
         let runtime = self.runtime();
-        let more = was_sent && runtime.workers.iter().any(Worker::has_queued);
+        let more = was_sent && runtime.workers.iter().any(Worker::has_work);
         if more || runtime.idle.lacks_watcher() {
             self.send_searcher();
         }
@@ -613,10 +701,11 @@ impl Worker {
         runtime.idle.announce(&self.sleeper);
         // Threads that are bound to another worker are no reason to stay awake.
         let elsewhere =
-            runtime.owns_thread_blocks() && runtime.workers.iter().any(Worker::has_queued);
-        let must_stay = self.has_queued() || elsewhere || runtime.has_ended();
+            runtime.owns_thread_blocks() && runtime.workers.iter().any(Worker::has_work);
+        let must_stay = self.has_work() || elsewhere || runtime.has_ended();
         if !must_stay {
             self.counters.sleeps.add(1);
+            self.end_lease();
             let watching = runtime.idle.take_watch(runtime.workers.len());
             let watch = watching.then(|| self.own.watch.get());
             self.poll(self.wait_until_timer_or([watch, rest].into_iter().flatten().min()));
@@ -634,7 +723,9 @@ impl Worker {
     /// A wait for as long as said, or for ever, but no longer than until the next timer.
     fn wait_until_timer_or(&self, limit: Option<Duration>) -> Wait {
         let deadline = self.timers.with(|t| t.next_deadline());
-        let timer = deadline.map(|at| Duration::from_nanos(at.saturating_sub(now())));
+        let release = self.own.lease.release().filter(|_| self.has_queued());
+        let first = [deadline, release].into_iter().flatten().min();
+        let timer = first.map(|at| Duration::from_nanos(at.saturating_sub(now())));
         [timer, limit].into_iter().flatten().min().map_or(Wait::Forever, Wait::For)
     }
 
@@ -690,8 +781,16 @@ impl Worker {
 
     /// Makes a thread runnable whose wait ended on this worker.
     fn wake_here(&self, thread: GreenRef) {
-        self.counters.wakeups.add(1);
+        // One reading of the clock for all that are woken at a time would do, but they are rarely many.
+        self.note_wake(thread);
         self.push_here(thread);
+    }
+
+    /// A wait of a thread's has ended on this worker.
+    pub(super) fn note_wake(&self, thread: GreenRef) {
+        self.counters.wakeups.add(1);
+        self.own.accounts.woken(thread.group());
+        thread.get().note_wake();
     }
 
     /// Judges what was stolen last, once it has run.
@@ -712,20 +811,47 @@ impl Worker {
         self.poll(self.wait_until_timer_or(Some(nap)));
     }
 
-    /// Takes half of another worker's queue; the first of the loot is to be run.
+    /// Takes threads of a group that is owed some service, if there is one, to the own queue.
+    fn fetch(&self) {
+        if let Some(group) = self.own.lease.take_fetch() {
+            let wanted = Groups::only(group);
+            if !self.steal_of(wanted, Worker::stranded) && !self.steal_of(wanted, Worker::queued) {
+                self.own.lease.note_bound(group);
+            }
+        }
+    }
+
+    /// Takes half of another worker's threads of one group; the first of the loot is to be run.
     fn steal(&self) -> Option<GreenRef> {
+        let group = self.group_to_fetch()?;
+        let throttled = self.runtime().leases().throttled();
+        let rest = Groups::ALL.without(Groups::only(group)).without(throttled);
+        // Those of the group may be bound to their worker.
+        let wanted = Groups::only(group);
+        let found = self.steal_of(wanted, Worker::queued) || self.steal_of(rest, Worker::queued);
+        if found { self.dequeue(now()) } else { None }
+    }
+
+    /// Takes half of another worker's threads of one of these groups to the own queue, if it is one of those which
+    /// `has` says that the worker has; whether there were any.
+    fn steal_of(&self, wanted: Groups, has: impl Fn(&Worker) -> Groups) -> bool {
         let workers = &self.runtime().workers;
         let mut stolen = self.own.stolen.borrow_mut();
-        for _ in 1..workers.len() {
+        for _ in 0..workers.len() {
             let victim = (self.own.victim.get() + 1) % workers.len();
             self.own.victim.set(victim);
-            if victim == self.index || !workers[victim].has_queued() {
+            if victim == self.index || has(&workers[victim]).both(wanted).is_empty() {
                 continue;
             }
             let from = &workers[victim];
             from.queue.with(|q| {
-                q.steal_into(&mut stolen, GreenRef::may_move);
-                from.note_length(q);
+                for group in q.queued().both(wanted).iter() {
+                    q.steal_into(group, &mut stolen, GreenRef::may_move);
+                    if !stolen.is_empty() {
+                        break;
+                    }
+                }
+                from.note_queued(q);
             });
             if stolen.is_empty() {
                 continue;
@@ -733,15 +859,13 @@ impl Worker {
             self.counters.steals.add(1);
             self.counters.stolen.add(stolen.len() as u64);
             self.own.loot.set(Some((stolen.len() as u32, now())));
-            let mut loot = stolen.drain(..);
-            let first = loot.next();
             self.queue.with(|q| {
-                loot.for_each(|thread| q.push(thread));
-                self.note_length(q);
+                stolen.drain(..).for_each(|thread| q.push(thread.group(), thread));
+                self.note_queued(q);
             });
-            return first;
+            return true;
         }
-        None
+        false
     }
 }
 

@@ -6,9 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::account::SchedStat;
 use super::green::{Bell, GreenRef, Identity, current, find_occupant};
+use super::group::Member;
 use super::helper::{Helpers, NoHelper};
 use super::idle::Idle;
+use super::lease::Leases;
 use super::monitor::Monitor;
 use super::parker::Parker;
 use super::run::{self, Worker};
@@ -17,6 +20,8 @@ use crate::context::pool::{self, Slot};
 use crate::context::{overflow, tls};
 use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
+use crate::sched::GroupId;
+use crate::time::now;
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
 /// Larger ones are boxed: they would take the first page, or more than a small stack has.
@@ -69,6 +74,7 @@ pub(crate) struct Runtime {
     monitor: Monitor,
     reporter: Bell,
     helpers: Helpers,
+    leases: Leases,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
     ended: Parker,
@@ -96,6 +102,7 @@ impl Runtime {
         }
         let monitor = Monitor::new()?;
         let helpers = Helpers::new(config.helpers)?;
+        let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
         let mut failure = None;
         let runtime = Arc::new_cyclic(|weak| {
             let address = weak.as_ptr();
@@ -121,6 +128,7 @@ impl Runtime {
                 monitor,
                 reporter: Bell::default(),
                 helpers,
+                leases,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
             }
@@ -229,6 +237,24 @@ impl Runtime {
         &self.monitor
     }
 
+    pub(super) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// What the threads of a group have used in this runtime.
+    pub(crate) fn group_stats(&self, group: &Member) -> SchedStat {
+        let _pin = Pin::new();
+        let totals = self.leases.totals(group.id());
+        let mut sum =
+            SchedStat { throttled: Duration::from_nanos(totals.throttled), ..SchedStat::default() };
+        let now = now();
+        for worker in &self.workers {
+            worker.accounts().add_to(group.id(), &mut sum);
+            sum.run_time += Duration::from_nanos(worker.turns().present(group.id(), now));
+        }
+        sum
+    }
+
     pub(crate) fn helpers(&self) -> &Helpers {
         &self.helpers
     }
@@ -236,11 +262,28 @@ impl Runtime {
     /// Hands a thread, which the caller owns, to a helper, if there is one.
     pub(super) fn hand_to_helper(&self, thread: GreenRef) -> Result<(), NoHelper> {
         let handed = self.helpers.submit(thread);
-        if handed.is_err() && self.helpers.may_grow() {
-            self.monitor.poke();
+        if handed.is_err() {
+            self.tell_monitor();
         }
         self.monitor.attend();
         handed
+    }
+
+    /// Whether a thread could be handed to a helper.
+    pub(super) fn has_idle_helper(&self) -> bool {
+        self.helpers.has_idle()
+    }
+
+    /// A thread wants a helper. Async-signal-safe.
+    pub(super) fn want_helper(&self) {
+        self.helpers.want_one();
+        self.tell_monitor();
+    }
+
+    fn tell_monitor(&self) {
+        if self.helpers.may_grow() {
+            self.monitor.poke();
+        }
     }
 
     /// Whether the monitor has nothing to look for.
@@ -285,6 +328,7 @@ impl Runtime {
         &self,
         stack_size: Option<usize>,
         identity: Arc<Identity>,
+        group: Option<Member>,
         main: impl FnOnce(),
     ) -> io::Result<()> {
         let pool = match stack_size {
@@ -293,18 +337,21 @@ impl Runtime {
         };
         let caller = current().filter(|c| std::ptr::eq(c.get().runtime(), self));
         let slot = self.take_slot(caller, pool)?;
+        let group = group
+            .unwrap_or_else(|| Member::of(current().map_or(GroupId::DEFAULT, GreenRef::group)));
         // SAFETY: as promised to this function; a live thread keeps the runtime from ending, and is
         // counted before it is published.
         let thread = unsafe {
             if size_of_val(&main) <= LARGEST_CLOSURE {
-                GreenRef::create(slot, self, identity, main)
+                GreenRef::create(slot, self, identity, group, main)
             } else {
                 let boxed = Box::new(main);
-                GreenRef::create(slot, self, identity, boxed)
+                GreenRef::create(slot, self, identity, group, boxed)
             }
         };
         self.live.fetch_add(1, Ordering::SeqCst);
         let _pin = Pin::new();
+        thread.get().account().queued(now());
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
                 worker.counters.spawned.add(1);

@@ -4,22 +4,21 @@
 //! wakes up. But most turns take microseconds, and must not pay for it: reading the clock at each switch
 //! would add a third to it, setting a timer ten times as much.
 //!
-//! **Choice.** The kernel's timer of the worker is armed in two ways.
+//! **Choice.** The clock is read once per switch, which accounting wants anyway; and the kernel's timer of the
+//! worker is armed in two ways.
 //!
 //! - *Coarsely*, while turns are short: when something becomes runnable and it is not armed, for about a
-//!   slice ahead. At the tick, the number of switches tells whether the thread that is interrupted has run
-//!   since the timer was armed. If so, it is a **hog**. If not, the timer is armed again, and that was all:
-//!   for a slice if turns have been short on average, else for [`Turns::grace`], to find the hog that may
-//!   have begun meanwhile.
-//! - *Precisely*, while a hog runs: its turn is **guarded**. The clock is read when it begins, the timer
-//!   armed for the end of what is left of its slice (if others are queued) or the next deadline of a timer
-//!   (whichever is first), ops that were begun are handed to the kernel, the ring raises alarms for their
-//!   completions, and whoever queues a thread from another OS thread signals the worker at once. Whatever
-//!   wakes up runs before the hog goes on.
+//!   slice ahead. If the tick finds a turn that has lasted for longer than [`Turns::grace`], its thread is a
+//!   **hog**; if one that has just begun, that was all, and the timer is armed again.
+//! - *Precisely*, while a hog runs: its turn is **guarded**. The timer is armed for the end of what is left of
+//!   its slice (if others are queued), the end of the lease (if other groups are), or the next deadline of a
+//!   timer, whichever is first; ops that were begun are handed to the kernel, the ring raises alarms for
+//!   their completions, and whoever queues a thread from another OS thread signals the worker at once.
+//!   Whatever wakes up runs before the hog goes on.
 //!
-//! The first turn after an interruption is guarded, too, whoever's it is: hogs come in groups, and a thread
-//! that is woken among many that have never run waits for the grace of each in front of it instead of
-//! a slice.
+//! A tick that finds a turn between the two, and the first turn after an interruption, begin to guard as well:
+//! hogs come in groups, and a thread that is woken among many that have never run waits for the grace of
+//! each in front of it instead of a slice.
 //!
 //! A hog stays one until it leaves of its own accord within [`Turns::grace`]. What it has used of its slice
 //! is kept while it is interrupted by events, so that these do not give it more than its share; then
@@ -37,7 +36,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::green::{GreenRef, Leave, Why, current};
 use super::run::Worker;
@@ -45,12 +44,17 @@ use crate::context::coroutine::Left;
 use crate::preempt::KeepErrno;
 use crate::preempt::seat::{Host, Refusal, Verdict};
 use crate::reactor::Driver;
+use crate::sched::{GroupId, Groups};
 use crate::time::now;
 
 /// Timers are not armed anew for less than this.
 const CLOSE_ENOUGH: u64 = 10_000;
 /// No slice ends sooner than this after the turn's beginning.
 const LEAST: u64 = 20_000;
+/// A thread that is in a system call, and for which there is no helper, stays there for so long: a call
+/// that is restarted more often may make no progress. (What is left of a sleep that is interrupted has the timer's
+/// slack added to it each time, which is 50 µs.)
+const UNDISTURBED: u64 = 500_000;
 /// What is due already is announced this much later, when the thread is sure to run: at once would be
 /// while the worker still prepares its turn.
 const SOON: u64 = 5_000;
@@ -60,10 +64,11 @@ const SOON: u64 = 5_000;
 pub(super) struct Turns {
     /// Nanoseconds.
     slice: u64,
-    /// When the timer was armed coarsely, and the number of switches then.
-    armed: Cell<(u64, u64)>,
-    /// Since when the present turn is guarded.
-    guarded: Cell<Option<u64>>,
+    /// When the present turn began, 0 between rounds, and of which group its thread is. Read by anyone.
+    began: AtomicU64,
+    of: AtomicUsize,
+    /// The present turn is guarded.
+    guarded: Cell<bool>,
     /// The last turn was interrupted.
     wary: Cell<bool>,
     /// The present turn is not ended by wake-ups, since such have kept the thread waiting for a slice.
@@ -74,22 +79,20 @@ pub(super) struct Turns {
     retry: Cell<u64>,
     /// A thread was found to have blocked signals.
     masked: Cell<bool>,
-    /// When the queue was last told that a slice has passed.
-    told: Cell<u64>,
 }
 
 impl Turns {
     pub(super) fn new(slice: u64) -> Turns {
         Turns {
             slice,
-            armed: Cell::new((0, 0)),
-            guarded: Cell::new(None),
+            began: AtomicU64::new(0),
+            of: AtomicUsize::new(0),
+            guarded: Cell::new(false),
             wary: Cell::new(false),
             protected: Cell::new(false),
             used_up: Cell::new(false),
             retry: Cell::new(LEAST),
             masked: Cell::new(false),
-            told: Cell::new(0),
         }
     }
 
@@ -101,6 +104,14 @@ impl Turns {
     /// How much sooner or later than said a slice may end, in the interest of the kernel's own interrupts.
     fn slack(&self) -> u64 {
         self.slice / 4
+    }
+
+    /// For how long a thread of the group has run in the present turn. A turn that ends meanwhile is missed, or
+    /// counted twice, by who reads accounts, too.
+    pub(super) fn present(&self, group: GroupId, now: u64) -> u64 {
+        let began = self.began.load(Relaxed);
+        let is_of_group = began != 0 && self.of.load(Relaxed) == group.index();
+        if is_of_group { now.saturating_sub(began) } else { 0 }
     }
 
     /// Whether the thread that was interrupted last goes to the end of those that are spent.
@@ -115,34 +126,32 @@ impl Worker {
     #[inline]
     pub(super) fn ensure_tick(&self) {
         if !self.tick.is_armed() {
-            self.arm_coarsely(now(), self.counters.switches.get(), self.turns().slice);
+            self.arm_coarsely(now());
         }
     }
 
-    /// Arms the timer for about `ahead` from now, in the interest of the kernel's own interrupts.
+    /// Arms the timer for about a slice from now, in the interest of the kernel's own interrupts.
     ///
     /// Not inlined, like [`Worker::guard`]: `errno` is a thread-local, whose address must not be taken in a
     /// function that changes the thread pointer.
     #[cold]
     #[inline(never)]
-    fn arm_coarsely(&self, now: u64, switches: u64, ahead: u64) {
+    fn arm_coarsely(&self, now: u64) {
         let _errno = KeepErrno::new();
-        self.turns().armed.set((now, switches));
-        self.tick.arm(self.tick.aligned(now + ahead, ahead / 4, ahead / 4));
+        let turns = self.turns();
+        self.tick.arm(self.tick.aligned(now + turns.slice, turns.slack(), turns.slack()));
         self.runtime().monitor().attend();
     }
 
     /// To be called when a round begins, with its first thread installed: from then on a tick that comes
     /// at a bad time is repeated.
     #[inline]
-    pub(super) fn round_begins(&self, first: GreenRef) {
+    pub(super) fn round_begins(&self, first: GreenRef, now: u64) {
         if !self.tick.is_armed()
             && !self.begins_guarded(first)
             && (self.has_queued() || self.has_pending())
         {
-            // The switch to the first thread is still to be counted.
-            let switches = self.counters.switches.get() + 1;
-            self.arm_coarsely(now(), switches, self.turns().slice);
+            self.arm_coarsely(now);
         }
     }
 
@@ -154,33 +163,38 @@ impl Worker {
         thread.get().is_hog() || self.turns().wary.get()
     }
 
-    /// To be called before a thread is resumed.
+    /// To be called before a thread is resumed, with the present time.
     #[inline]
-    pub(super) fn turn_begins(&self, thread: GreenRef) {
-        if self.begins_guarded(thread) || self.turns().guarded.get().is_some() {
-            self.guard(thread);
+    pub(super) fn turn_begins(&self, thread: GreenRef, now: u64) {
+        if !thread.get().was_on(self) {
+            self.note_arrival(thread);
+        }
+        self.turns().began.store(now, Relaxed);
+        self.turns().of.store(thread.group().index(), Relaxed);
+        self.accounts().turn_begins(thread.group(), thread.get().account(), now);
+        if self.begins_guarded(thread) || self.turns().guarded.get() {
+            self.guard(thread, now);
         }
     }
 
     /// Begins to guard, or ceases to.
     #[cold]
     #[inline(never)]
-    fn guard(&self, thread: GreenRef) {
+    fn guard(&self, thread: GreenRef, now: u64) {
         let _errno = KeepErrno::new();
         let turns = self.turns();
         if self.begins_guarded(thread) {
-            let now = now();
             turns.wary.set(false);
-            turns.guarded.set(Some(now));
+            turns.guarded.set(true);
             turns.protected.set(self.with_queue(|q| q.took_due()));
-            self.keep_guard(now, thread.get().used().get());
+            self.keep_guard(thread, now, thread.get().used().get());
         } else {
             self.cease_guard();
         }
     }
 
     fn cease_guard(&self) {
-        self.turns().guarded.set(None);
+        self.turns().guarded.set(false);
         self.alert.store(false, Relaxed);
         self.with_driver(|driver| driver.raise_alarms(false));
     }
@@ -188,18 +202,19 @@ impl Worker {
     /// To be called between two rounds: the worker looks for itself.
     #[inline]
     pub(super) fn turns_end(&self) {
-        if self.turns().guarded.get().is_some() {
+        self.turns().began.store(0, Relaxed);
+        if self.turns().guarded.get() {
             self.cease_guard();
         }
         if self.turns().masked.take() {
             // It may have left them blocked, for all that run here after it.
-            self.seat.restore_mask();
+            self.seat.restore();
         }
     }
 
     /// Arms the timer precisely, for a turn of which `used` nanoseconds of the slice are used up, and has
     /// everything else that could be a reason to end it announced.
-    fn keep_guard(&self, now: u64, used: u64) {
+    fn keep_guard(&self, thread: GreenRef, now: u64, used: u64) {
         let turns = self.turns();
         self.alert.store(true, Relaxed);
         fence(Ordering::SeqCst);
@@ -209,19 +224,25 @@ impl Worker {
             driver.raise_alarms(true);
             driver.has_completions()
         });
-        let (queued, fresh) = self.with_queue(|q| (q.len(), q.fresh_len()));
-        let slice_ends = (queued > 0).then(|| {
-            let at = now + turns.slice.saturating_sub(used).max(LEAST);
-            self.tick.aligned(at, turns.slack(), turns.slack()).max(now + LEAST)
+        let group = thread.group();
+        let (same, others, fresh, news) = self.with_queue(|q| {
+            let same = q.len_of(group);
+            let news = q.news().without(Groups::only(group));
+            (same, q.len() - same, q.fresh_of(group), !news.is_empty())
         });
+        let slice_left = turns.slice.saturating_sub(used).max(LEAST);
+        let align = |at: u64| self.tick.aligned(at, turns.slack(), turns.slack()).max(now + LEAST);
+        let slice_ends = (same > 0).then(|| align(now + slice_left));
+        let lease_ends = self.lease_ends(others > 0).map(|at| align(at.max(now + LEAST)));
         let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now + SOON));
         // What came before it would be announced is not.
         let came_already = (completed || fresh > 0).then(|| now + turns.grace());
+        let others_came = news.then(|| now + turns.grace());
         let reasons = if turns.protected.get() {
             // Whoever waits, waits for no more than a slice.
-            [Some(now + turns.slice.saturating_sub(used).max(LEAST)), None, None]
+            [Some(now + slice_left), lease_ends, others_came, None, None]
         } else {
-            [slice_ends, deadline, came_already]
+            [slice_ends, lease_ends, others_came, deadline, came_already]
         };
         if let Some(at) = reasons.into_iter().flatten().min()
             && self.tick.due().is_none_or(|due| due.abs_diff(at) > CLOSE_ENOUGH)
@@ -230,16 +251,15 @@ impl Worker {
         }
     }
 
-    /// To be called when a hog has left.
+    /// To be called when a hog has left, after so much time.
     #[cold]
-    pub(super) fn hog_left(&self, thread: GreenRef, left: &Left<Leave>) {
-        let turns = self.turns();
+    pub(super) fn hog_left(&self, thread: GreenRef, left: &Left<Leave>, time: u64) {
         if matches!(left, Left::Suspended(leave) if matches!(leave.why(), Why::Interrupted)) {
             return;
         }
         thread.get().set_interrupted(false);
         thread.get().used().set(0);
-        if turns.guarded.get().is_some_and(|since| now() - since < turns.grace()) {
+        if time < self.turns().grace() {
             thread.get().set_hog(false);
         }
     }
@@ -272,53 +292,48 @@ impl Worker {
         let now = now();
         turns.retry.set(LEAST);
         self.stalls.over();
-        let (armed, switches) = turns.armed.get();
-        let ran = match turns.guarded.get() {
-            Some(since) => now - since,
-            None if switches == self.counters.switches.get() => now - armed,
-            // It began some time after the timer was armed.
-            None => 0,
-        };
+        let ran = now.saturating_sub(turns.began.load(Relaxed));
         let used = thread.get().used().get() + ran;
-        if used + turns.slack() >= turns.slice {
+        let used_up = used + turns.slack() >= turns.slice;
+        if used_up {
             turns.protected.set(false);
         }
-        let (queued, fresh) = self.with_queue(|q| {
-            if q.len() > 0 && now - turns.told.get() >= turns.slice {
-                q.slice_passed();
-                turns.told.set(now);
-            }
-            (q.len(), q.fresh_len())
-        });
+        let group = thread.group();
+        let (queued, same, fresh) =
+            self.with_queue(|q| (q.len(), q.len_of(group), q.fresh_of(group)));
         let event = fresh > 0
             || self.with_driver(|driver| driver.has_completions())
             || self.with_timers(|t| t.next_deadline()).is_some_and(|at| at <= now);
         if in_system_call && (queued > 0 || event) {
-            return Some(Leave::BLOCKED);
+            if ran >= UNDISTURBED || self.runtime().has_idle_helper() {
+                return Some(Leave::BLOCKED);
+            }
+            self.runtime().want_helper();
+            self.tick.arm(now + UNDISTURBED);
+            return None;
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
-        let used_up = used + turns.slack() >= turns.slice;
-        if queued > 0 && used_up || event && is_long && !turns.protected.get() {
+        let is_over = used_up && same > 0
+            || is_long
+                && !turns.protected.get()
+                && (event || self.lease_is_over(now, turns.slack()));
+        if is_over {
             thread.get().set_hog(true);
             thread.get().used().set(if used_up { 0 } else { used });
             turns.used_up.set(used_up);
             turns.wary.set(true);
             return Some(Leave::INTERRUPTED);
         }
-        if ran > 0 {
-            if turns.guarded.get().is_none() {
-                thread.get().set_hog(true);
-                turns.guarded.set(Some(now - ran));
+        if is_long {
+            thread.get().set_hog(true);
+        }
+        if ran >= LEAST {
+            if !turns.guarded.replace(true) {
                 turns.protected.set(false);
             }
-            self.keep_guard(now, used);
-        } else if queued > 0 || self.has_pending() {
-            // Turns that are short on average may end with that of a hog, too, but then only the tick after
-            // the next one finds it.
-            let turns_since = self.counters.switches.get().saturating_sub(switches);
-            let long = (now - armed) / turns_since.max(1) >= turns.grace();
-            let ahead = if long { turns.grace() } else { turns.slice };
-            self.arm_coarsely(now, self.counters.switches.get(), ahead);
+            self.keep_guard(thread, now, used);
+        } else if queued > 0 || self.has_pending() || self.lease().is_capped() {
+            self.arm_coarsely(now);
         }
         None
     }

@@ -253,7 +253,7 @@ pub(crate) fn wake(thread: GreenRef) {
     {
         let _pin = Pin::new();
         if let Some(here) = caller.get().worker() {
-            here.counters.wakeups.add(1);
+            here.note_wake(thread);
             if thread.may_move() {
                 here.push_local(thread);
             } else {
@@ -261,12 +261,14 @@ pub(crate) fn wake(thread: GreenRef) {
             }
         } else {
             // On a helper, which has no queue.
+            thread.get().note_wake();
             runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
             runtime.inject(thread);
         }
         return;
     }
     let runtime = runtime.hold();
+    thread.get().note_wake();
     runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
     runtime.inject(thread);
 }

@@ -1,0 +1,185 @@
+//! What threads and groups have used: the kernel's schedstat (Documentation/scheduler/sched-stats.rst).
+//!
+//! The clock is read once per switch: the end of one turn is the beginning of the next, so that the
+//! nanoseconds of the switch itself are part of the turn that follows. A thread's account is written by whoever
+//! owns the thread; a group's on a worker by that worker alone. Time on a helper is not counted.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::group;
+use crate::sched::{GroupId, MOST_GROUPS};
+use crate::stats::Counter;
+
+/// A thread's account. Part of its control block.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// When it became runnable, while it is; nanoseconds of the monotonic clock.
+    since: Cell<u64>,
+    run_time: Cell<u64>,
+    run_delay: Cell<u64>,
+    turns: Cell<u64>,
+}
+
+/// The part of a thread's account that does not change at every switch.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    forced: Cell<u64>,
+    wakeups: Cell<u64>,
+    migrations: Cell<u64>,
+}
+
+/// A group's account on one worker.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct GroupAccount {
+    generation: AtomicU32,
+    run_time: Counter,
+    run_delay: Counter,
+    turns: Counter,
+    forced: Counter,
+    wakeups: Counter,
+    migrations: Counter,
+}
+
+/// A worker's accounts of groups.
+pub(super) struct Accounts([GroupAccount; MOST_GROUPS]);
+
+/// What a thread or a group has used.
+///
+/// As the kernel's schedstat, of a green thread ([`schedstat`](crate::schedstat)) or of a group
+/// ([`Group::stats`](crate::Group::stats)). Time that a thread spends on a helper, blocked in the kernel, is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SchedStat {
+    /// Time on workers.
+    pub run_time: Duration,
+    /// Time runnable but waiting for a worker.
+    pub run_delay: Duration,
+    /// Turns begun.
+    pub turns: u64,
+    /// Turns ended of the thread's own accord: it waited, yielded, or ended.
+    pub voluntary_switches: u64,
+    /// Turns ended by an interruption.
+    pub forced_switches: u64,
+    /// Times that a wait ended; of a group, those ended on a worker of the runtime.
+    pub wakeups: u64,
+    /// Turns begun on another worker than the one before.
+    pub migrations: u64,
+    /// Time during which a cap kept the group from running; of groups only.
+    pub throttled: Duration,
+}
+
+impl Account {
+    /// The thread has become runnable.
+    #[inline]
+    pub(super) fn queued(&self, now: u64) {
+        self.since.set(now);
+    }
+}
+
+impl Events {
+    /// A wait has ended.
+    #[inline]
+    pub(super) fn woken(&self) {
+        self.wakeups.set(self.wakeups.get() + 1);
+    }
+}
+
+impl SchedStat {
+    /// What a thread has used up to the beginning of its present turn.
+    pub(crate) fn of(account: &Account, events: &Events) -> SchedStat {
+        SchedStat {
+            run_time: Duration::from_nanos(account.run_time.get()),
+            run_delay: Duration::from_nanos(account.run_delay.get()),
+            turns: account.turns.get(),
+            // The present turn has not ended.
+            voluntary_switches: account.turns.get().saturating_sub(events.forced.get() + 1),
+            forced_switches: events.forced.get(),
+            wakeups: events.wakeups.get(),
+            migrations: events.migrations.get(),
+            throttled: Duration::ZERO,
+        }
+    }
+}
+
+impl Accounts {
+    pub(super) fn new() -> Box<Accounts> {
+        Box::new(Accounts(std::array::from_fn(|_| GroupAccount::default())))
+    }
+
+    fn of(&self, group: GroupId) -> &GroupAccount {
+        &self.0[group.index()]
+    }
+
+    /// A thread begins a turn.
+    #[inline]
+    pub(super) fn turn_begins(&self, group: GroupId, thread: &Account, now: u64) {
+        let group = self.of(group);
+        let delay = now.saturating_sub(thread.since.get());
+        thread.turns.set(thread.turns.get() + 1);
+        thread.run_delay.set(thread.run_delay.get() + delay);
+        group.turns.add(1);
+        group.run_delay.add(delay);
+    }
+
+    /// A turn has ended that began at `began`; if it stays runnable, the thread waits from now on.
+    #[inline]
+    pub(super) fn turn_ended(&self, group: GroupId, thread: &Account, began: u64, now: u64) {
+        let time = now.saturating_sub(began);
+        thread.run_time.set(thread.run_time.get() + time);
+        thread.since.set(now);
+        self.of(group).run_time.add(time);
+    }
+
+    /// A wait ended here of a thread that may be on its way to another worker.
+    #[inline]
+    pub(super) fn woken(&self, group: GroupId) {
+        self.of(group).wakeups.add(1);
+    }
+
+    /// The turn that ended was interrupted.
+    pub(super) fn forced(&self, group: GroupId, thread: &Events) {
+        thread.forced.set(thread.forced.get() + 1);
+        self.of(group).forced.add(1);
+    }
+
+    /// A thread begins a turn here that last ran elsewhere, or not at all.
+    pub(super) fn arrived(&self, group: GroupId, thread: &Account, events: &Events) {
+        let account = self.of(group);
+        let generation = group::generation(group);
+        if account.generation.load(Ordering::Relaxed) != generation {
+            account.generation.store(generation, Ordering::Relaxed);
+            let counters = [
+                &account.run_time,
+                &account.run_delay,
+                &account.turns,
+                &account.forced,
+                &account.wakeups,
+                &account.migrations,
+            ];
+            counters.into_iter().for_each(|counter| counter.set(0));
+        }
+        if thread.turns.get() > 0 {
+            events.migrations.set(events.migrations.get() + 1);
+            account.migrations.add(1);
+        }
+    }
+
+    /// Adds a group's account here to a sum.
+    pub(super) fn add_to(&self, group: GroupId, sum: &mut SchedStat) {
+        let account = self.of(group);
+        if account.generation.load(Ordering::Relaxed) != group::generation(group) {
+            return;
+        }
+        let (turns, forced) = (account.turns.get(), account.forced.get());
+        sum.run_time += Duration::from_nanos(account.run_time.get());
+        sum.run_delay += Duration::from_nanos(account.run_delay.get());
+        sum.turns += turns;
+        sum.forced_switches += forced;
+        sum.voluntary_switches += turns.saturating_sub(forced);
+        sum.wakeups += account.wakeups.get();
+        sum.migrations += account.migrations.get();
+    }
+}

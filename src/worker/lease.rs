@@ -1,0 +1,325 @@
+//! Leases: which group a worker serves, as [`Shares`] decides.
+//!
+//! As long as there has never been a group but the default one, nobody asks: all workers serve that, and only the
+//! end of each slice is noted, for those who have used theirs up. When there are several, a worker asks
+//! when its lease is over, when the group has no thread left here, and when another group comes
+//! ([`RunQueue::news`]).
+//!
+//! **Several workers.** A hog alone on its worker has no reason to look around. So whoever finds several
+//! groups runnable says so (`contended`), and tells the workers that guard a hog; from then on leases end
+//! everywhere, until somebody finds but one.
+//!
+//! The order of locks is: a worker's queue, then the shares.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::green::GreenRef;
+use super::group;
+use super::run::Worker;
+use crate::lock::SpinLock;
+use crate::sched::{Choice, Elsewhere, GroupId, Groups, MOST_GROUPS, RunQueue, Shares, Totals};
+use crate::time::now;
+
+/// The shares of a runtime's groups.
+pub(super) struct Leases {
+    shares: SpinLock<Renewed>,
+    /// Copies of what the last decision found, for those who only want to know:
+    throttled: AtomicU64,
+    contended: AtomicBool,
+}
+
+struct Renewed {
+    shares: Shares,
+    /// The version of the policies in it.
+    version: u64,
+    generations: [u32; MOST_GROUPS],
+}
+
+impl Leases {
+    pub(super) fn new(workers: usize, slice: u64) -> Leases {
+        Leases {
+            shares: SpinLock::new(Renewed {
+                shares: Shares::new(workers, slice),
+                version: 0,
+                generations: [0; MOST_GROUPS],
+            }),
+            throttled: AtomicU64::new(0),
+            contended: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the shares, and whether groups were released meanwhile. For workers and threads that are pinned.
+    fn ask<R>(&self, now: u64, question: impl FnOnce(&mut Shares) -> R) -> (R, bool) {
+        self.shares.with(|renewed| {
+            let before = renewed.shares.throttled();
+            renewed.renew(now);
+            let answer = question(&mut renewed.shares);
+            let after = renewed.shares.throttled();
+            self.throttled.store(after.bits(), Relaxed);
+            (answer, !before.without(after).is_empty())
+        })
+    }
+
+    /// Groups that may not run for now.
+    pub(super) fn throttled(&self) -> Groups {
+        Groups::from_bits(self.throttled.load(Relaxed))
+    }
+
+    /// What a group got in this runtime.
+    pub(super) fn totals(&self, group: GroupId) -> Totals {
+        let now = now();
+        self.ask(now, |shares| shares.totals(now, group)).0
+    }
+}
+
+impl Renewed {
+    /// Takes over what has been said about groups meanwhile.
+    fn renew(&mut self, now: u64) {
+        let version = group::version();
+        if version == self.version {
+            return;
+        }
+        self.version = version;
+        for index in 0..MOST_GROUPS {
+            let id = GroupId::new(index);
+            let (policy, generation) = group::look_up(id);
+            if std::mem::replace(&mut self.generations[index], generation) != generation {
+                self.shares.forget(id);
+            }
+            self.shares.set_policy(now, id, policy);
+        }
+    }
+}
+
+/// A worker's lease. Accessed as [`Turns`](super::turn::Turns) is.
+pub(super) struct Lease {
+    group: Cell<GroupId>,
+    /// When it began, or was noted last; and when it ends.
+    since: Cell<u64>,
+    until: Cell<u64>,
+    /// Its end matters even if nobody else waits: the group has a cap.
+    capped: Cell<bool>,
+    /// Shares know of it.
+    held: Cell<bool>,
+    /// A group of which threads are to be fetched.
+    fetch: Cell<Option<GroupId>>,
+    /// Groups that were tried to be fetched in vain.
+    bound: Cell<Groups>,
+    /// When the first of those that are throttled may run again.
+    release: Cell<Option<u64>>,
+}
+
+impl Lease {
+    pub(super) fn new() -> Lease {
+        Lease {
+            group: Cell::new(GroupId::DEFAULT),
+            since: Cell::new(0),
+            until: Cell::new(0),
+            capped: Cell::new(false),
+            held: Cell::new(false),
+            fetch: Cell::new(None),
+            bound: Cell::new(Groups::NONE),
+            release: Cell::new(None),
+        }
+    }
+
+    /// The group that is served.
+    #[inline]
+    pub(super) fn group(&self) -> GroupId {
+        self.group.get()
+    }
+
+    pub(super) fn until(&self) -> u64 {
+        self.until.get()
+    }
+
+    /// Whether the round is to end for a theft.
+    #[inline]
+    pub(super) fn wants_fetch(&self) -> bool {
+        self.fetch.get().is_some()
+    }
+
+    /// Whether its end matters even if nobody else waits.
+    pub(super) fn is_capped(&self) -> bool {
+        self.capped.get()
+    }
+
+    pub(super) fn take_fetch(&self) -> Option<GroupId> {
+        self.fetch.take()
+    }
+
+    /// Threads of a group could not be fetched.
+    pub(super) fn note_bound(&self, group: GroupId) {
+        self.bound.set(self.bound.get().with(Groups::only(group)));
+    }
+
+    /// When the first of those that are throttled may run again, as far as that is known.
+    pub(super) fn release(&self) -> Option<u64> {
+        self.release.get()
+    }
+}
+
+impl Worker {
+    /// The group whose thread is to run next; none if nothing that is queued may run.
+    #[inline]
+    pub(super) fn group_to_serve(
+        &self,
+        queue: &mut RunQueue<GreenRef>,
+        now: u64,
+    ) -> Option<GroupId> {
+        let lease = self.lease();
+        let group = lease.group();
+        let goes_on = now < lease.until.get()
+            && queue.queued().contains(group)
+            && queue.news().without(Groups::only(group)).is_empty();
+        if goes_on { Some(group) } else { self.choose_group(queue, now) }
+    }
+
+    #[cold]
+    fn choose_group(&self, queue: &mut RunQueue<GreenRef>, now: u64) -> Option<GroupId> {
+        let lease = self.lease();
+        let expired = now >= lease.until.get();
+        self.note_served(queue, now);
+        queue.seen();
+        if queue.queued().is_empty() {
+            return None;
+        }
+        if group::version() == 0 {
+            lease.until.set(now + self.runtime().slice());
+            return Some(GroupId::DEFAULT);
+        }
+        if expired {
+            lease.bound.set(Groups::NONE);
+        }
+        let here = queue.queued();
+        let elsewhere = self.elsewhere();
+        let ((choice, contended), released) = self.runtime().leases().ask(now, |shares| {
+            let mut choice = shares.choose(now, self.index(), here, elsewhere);
+            if let Choice::Fetch(group) = choice {
+                // Other workers' queues are not to be locked under this one's lock. For now, without it.
+                lease.fetch.set(Some(group));
+                let bound = elsewhere.bound.with(elsewhere.queued);
+                choice = shares.choose(now, self.index(), here, Elsewhere { bound, ..elsewhere });
+            }
+            (choice, shares.is_contended())
+        });
+        if released {
+            self.send_searcher();
+        }
+        self.note_contention(contended, expired);
+        let (group, until) = match choice {
+            Choice::Serve(group, until) => (group, until),
+            Choice::Rest(release) => {
+                lease.held.set(false);
+                lease.release.set(release);
+                return None;
+            }
+            Choice::Fetch(_) => unreachable!("all others are bound"),
+        };
+        lease.held.set(true);
+        lease.group.set(group);
+        lease.until.set(until);
+        lease.capped.set(group::look_up(group).0.cap.is_some());
+        if lease.capped.get() {
+            self.ensure_tick();
+        }
+        Some(group)
+    }
+
+    /// Whether the worker is to choose anew although the present thread could go on; if not, the lease
+    /// may have become longer. It may end sooner by `slack`.
+    pub(super) fn lease_is_over(&self, now: u64, slack: u64) -> bool {
+        let lease = self.lease();
+        let (queued, news) = self.with_queue(|queue| (queue.queued(), queue.news()));
+        let others = !news.without(Groups::only(lease.group())).is_empty();
+        let expired = now + slack >= lease.until.get();
+        if group::version() == 0 || !expired && !others {
+            return false;
+        }
+        let elsewhere = self.elsewhere();
+        let ((review, contended), released) = self.runtime().leases().ask(now, |shares| {
+            (shares.review(now, self.index(), queued, elsewhere), shares.is_contended())
+        });
+        self.note_contention(contended, expired);
+        if released {
+            self.send_searcher();
+        }
+        match review {
+            Some(until) => {
+                lease.until.set(until);
+                self.with_queue(|queue| {
+                    self.note_served(queue, now);
+                    queue.seen();
+                });
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Tells the queue of the time that has passed.
+    fn note_served(&self, queue: &mut RunQueue<GreenRef>, now: u64) {
+        let lease = self.lease();
+        let served = now.saturating_sub(lease.since.replace(now));
+        queue.served(lease.group(), served, self.runtime().slice());
+    }
+
+    /// When the present lease ends, if that matters: to others that are queued here or elsewhere, or to a cap.
+    pub(super) fn lease_ends(&self, others_queued: bool) -> Option<u64> {
+        let leases = self.runtime().leases();
+        let matters = others_queued || leases.contended.load(Relaxed) || self.lease().is_capped();
+        (group::version() != 0 && matters).then(|| self.lease().until())
+    }
+
+    /// Several groups are known to be runnable until a lease has ended after which there is but one.
+    fn note_contention(&self, contended: bool, expired: bool) {
+        let leases = self.runtime().leases();
+        if !contended && !expired || leases.contended.swap(contended, Relaxed) {
+            return;
+        }
+        if contended {
+            let others = self.runtime().workers().iter().filter(|w| w.index() != self.index());
+            others.for_each(Worker::nudge);
+        }
+    }
+
+    /// For a worker that found nothing here: the group of which it should take threads from others.
+    pub(super) fn group_to_fetch(&self) -> Option<GroupId> {
+        let elsewhere = self.elsewhere();
+        if group::version() == 0 || elsewhere.queued.is_empty() {
+            return elsewhere.queued.iter().next();
+        }
+        let time = now();
+        // Whoever has nothing to do tries again.
+        let elsewhere = Elsewhere { bound: Groups::NONE, ..elsewhere };
+        let choose =
+            |shares: &mut Shares| shares.choose(time, self.index(), Groups::NONE, elsewhere);
+        match self.runtime().leases().ask(time, choose).0 {
+            Choice::Fetch(group) => Some(group),
+            Choice::Serve(..) | Choice::Rest(_) => None,
+        }
+    }
+
+    /// The worker is going to sleep: it serves nobody.
+    pub(super) fn end_lease(&self) {
+        let lease = self.lease();
+        lease.until.set(0);
+        if lease.held.replace(false) {
+            let time = now();
+            self.runtime().leases().ask(time, |shares| shares.give_up(time, self.index()));
+        }
+    }
+
+    /// What waits at other workers.
+    fn elsewhere(&self) -> Elsewhere {
+        let others = self.runtime().workers().iter().filter(|w| w.index() != self.index());
+        let start = Elsewhere { bound: self.lease().bound.get(), ..Elsewhere::default() };
+        others.fold(start, |all, worker| Elsewhere {
+            queued: all.queued.with(worker.queued()),
+            stranded: all.stranded.with(worker.stranded()),
+            ..all
+        })
+    }
+}
