@@ -114,15 +114,15 @@ const FAULTS: &[Fault] = &[
     fault(
         "a group that is owed nothing is not eligible",
         "shares.rs",
-        "* weights <= sum;",
-        "* weights < sum;",
+        "saturating_mul(weights) <= sum;",
+        "saturating_mul(weights) < sum;",
         "a_group_that_has_exactly_its_share_is_eligible",
     ),
     fault(
         "those who are ahead are served",
         "shares.rs",
-        "* weights <= sum;",
-        "* weights >= sum;",
+        "saturating_mul(weights) <= sum;",
+        "saturating_mul(weights) >= sum;",
         "FairShares",
     ),
     fault(
@@ -178,8 +178,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "what is owed changes with the weight",
         "shares.rs",
-        "let distance = g.virtual_time.abs_diff(average) * old / g.weight();",
-        "let distance = g.virtual_time.abs_diff(average);",
+        "abs_diff(average).saturating_mul(old) / g.weight();",
+        "abs_diff(average);",
         "changing_a_weight_keeps_what_is_owed",
     ),
     fault(
