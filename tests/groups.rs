@@ -13,7 +13,7 @@ use uthread::{Builder, Group, Runtime, SchedStat};
 use watchdog::watched;
 
 fn runtime(workers: usize) -> Runtime {
-    Runtime::builder().workers(workers).slice(Duration::from_micros(200)).build().unwrap()
+    Runtime::builder().workers(workers).slice(Duration::from_millis(1)).build().unwrap()
 }
 
 fn group(name: &str, weight: u32) -> Group {
@@ -74,7 +74,7 @@ fn until_in_proportion(runtime: &Runtime, groups: &[&Group], weights: &[u32]) {
         let got: Vec<f64> = groups.iter().zip(&before).map(|(g, b)| used(runtime, g) - b).collect();
         let sum: f64 = got.iter().sum();
         let due = weights.iter().map(|w| f64::from(*w) / f64::from(all));
-        if got.iter().zip(due).all(|(got, due)| (got / sum - due).abs() < 0.02) {
+        if got.iter().zip(due).all(|(got, due)| (got / sum - due).abs() < 0.03) {
             return;
         }
     }
