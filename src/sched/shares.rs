@@ -39,10 +39,6 @@ use super::group::{GroupId, Groups, MOST_GROUPS};
 /// Bits of a virtual nanosecond's fraction.
 const FRACTION: u32 = 32;
 
-/// The kernel may take the processor away in the middle of a lease for so long and give it to somebody else:
-/// whoever is behind by that is not hopeless.
-const DESCHEDULED: u64 = 5_000_000;
-
 /// Virtual times are no farther from the average, so that sums of such distances, weighted, do not overflow.
 const FARTHEST: u128 = 1 << 100;
 
@@ -455,7 +451,7 @@ impl Shares {
             return Groups::NONE;
         }
         let slices = (self.active.len() + self.leases.len()) as u64;
-        let late = self.slice.saturating_add(self.slice / 4).max(DESCHEDULED);
+        let late = self.slice.saturating_add(self.slice / 4);
         let most = u128::from(late.saturating_mul(slices));
         let patience = |group| if queued.contains(group) { 4 } else { 1 };
         let hopeless =
