@@ -150,6 +150,12 @@ impl Lease {
         self.fetch.take()
     }
 
+    /// It has ended; whether shares knew of it.
+    fn end(&self) -> bool {
+        self.until.set(0);
+        self.held.replace(false)
+    }
+
     /// Threads of a group could not be fetched.
     pub(super) fn note_bound(&self, group: GroupId) {
         self.bound.set(self.bound.get().with(Groups::only(group)));
@@ -212,7 +218,7 @@ impl Worker {
         let (group, until) = match choice {
             Choice::Serve(group, until) => (group, until),
             Choice::Rest(release) => {
-                lease.held.set(false);
+                lease.end();
                 lease.release.set(release);
                 return None;
             }
@@ -296,7 +302,10 @@ impl Worker {
         let elsewhere = Elsewhere { bound: Groups::NONE, ..elsewhere };
         let choose =
             |shares: &mut Shares| shares.choose(time, self.index(), Groups::NONE, elsewhere);
-        match self.runtime().leases().ask(time, choose).0 {
+        let choice = self.runtime().leases().ask(time, choose).0;
+        // The lease has ended: what is fetched must not be served under it, uncounted.
+        self.lease().end();
+        match choice {
             Choice::Fetch(group) => Some(group),
             Choice::Serve(..) | Choice::Rest(_) => None,
         }
@@ -304,9 +313,7 @@ impl Worker {
 
     /// The worker is going to sleep: it serves nobody.
     pub(super) fn end_lease(&self) {
-        let lease = self.lease();
-        lease.until.set(0);
-        if lease.held.replace(false) {
+        if self.lease().end() {
             let time = now();
             self.runtime().leases().ask(time, |shares| shares.give_up(time, self.index()));
         }

@@ -107,8 +107,8 @@ struct Own {
     nap: Cell<Duration>,
 }
 
-// SAFETY: of `own`, only the worker's OS thread makes use, as its accessors require; `runtime` outlives
-// its workers; the rest is synchronised.
+// SAFETY: of `own`, only the worker's OS thread makes use, as its accessors require, but for atomic words in `turns`
+// and `accounts`, which anyone may read; `runtime` outlives its workers; the rest is synchronised.
 unsafe impl Sync for Worker {}
 // SAFETY: a worker is made on one OS thread and handed to its own before that starts.
 unsafe impl Send for Worker {}
@@ -264,7 +264,7 @@ impl Worker {
         }
     }
 
-    /// Gives away the threads that wait for their turn, as many as there is room for. Called by the monitor.
+    /// Gives away half of each group's threads, rounded up, as many as there is room for. Called by the monitor.
     pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>) {
         let _pin = Pin::new();
         self.queue.with(|q| {

@@ -1,8 +1,8 @@
 //! Turns: how long threads run, and when they are interrupted.
 //!
 //! **Problem.** A hog must leave when its slice is used up and somebody waits, and soon after somebody
-//! wakes up. But most turns take microseconds, and must not pay for it: reading the clock at each switch
-//! would add a third to it, setting a timer ten times as much.
+//! wakes up. But most turns take microseconds, and must not pay for it: setting a timer at each switch would
+//! cost several times as much as the switch.
 //!
 //! **Choice.** The clock is read once per switch, which accounting wants anyway; and the kernel's timer of the
 //! worker is armed in two ways.
@@ -59,8 +59,8 @@ const UNDISTURBED: u64 = 500_000;
 /// while the worker still prepares its turn.
 const SOON: u64 = 5_000;
 
-/// What a worker knows of the present turn. Accessed on its OS thread: by the worker, by green threads that
-/// are pinned, and by the handler when it has interrupted neither.
+/// What a worker knows of the present turn. The cells are accessed on its OS thread only: by the worker, by
+/// green threads that are pinned, and by the handler when it has interrupted neither.
 pub(super) struct Turns {
     /// Nanoseconds.
     slice: u64,
@@ -314,9 +314,8 @@ impl Worker {
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
         let is_over = used_up && same > 0
-            || is_long
-                && !turns.protected.get()
-                && (event || self.lease_is_over(now, turns.slack()));
+            || is_long && event && !turns.protected.get()
+            || is_long && self.lease_is_over(now, turns.slack());
         if is_over {
             thread.get().set_hog(true);
             thread.get().used().set(if used_up { 0 } else { used });
