@@ -167,6 +167,20 @@ fn threads_that_nobody_waits_behind_get_no_ticks() {
     }
 }
 
+/// A thread that sends back what it gets, until the other end is closed; and that other end.
+fn echo_in(runtime: &Runtime) -> (uthread::JoinHandle<()>, std::net::TcpStream) {
+    let listener = uthread::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let echo = runtime.spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        while connection.read(&mut byte).unwrap() == 1 {
+            connection.write_all(&byte).unwrap();
+        }
+    });
+    (echo, std::net::TcpStream::connect(address).unwrap())
+}
+
 #[test]
 fn wake_ups_are_served_while_hogs_run() {
     for workers in [1, 2] {
@@ -191,16 +205,7 @@ fn wake_ups_are_served_while_hogs_run() {
                 parked.thread().unpark();
                 receiver.recv().unwrap();
             }
-            let listener = uthread::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            let echo = runtime.spawn(move || {
-                let (mut connection, _) = listener.accept().unwrap();
-                let mut byte = [0];
-                while connection.read(&mut byte).unwrap() == 1 {
-                    connection.write_all(&byte).unwrap();
-                }
-            });
-            let mut peer = std::net::TcpStream::connect(address).unwrap();
+            let (echo, mut peer) = echo_in(&runtime);
             for i in 0..20 {
                 peer.write_all(&[i]).unwrap();
                 let mut byte = [0];
@@ -227,17 +232,8 @@ fn ops_begun_before_a_long_turn_complete_during_it() {
                 let over = over.clone();
                 runtime.spawn(move || spin_until(&over));
             }
-            let listener = uthread::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            let echo = runtime.spawn(move || {
-                let (mut connection, _) = listener.accept().unwrap();
-                let mut byte = [0];
-                // The next read is begun, and then only a hog is left to run.
-                while connection.read(&mut byte).unwrap() == 1 {
-                    connection.write_all(&byte).unwrap();
-                }
-            });
-            let mut peer = std::net::TcpStream::connect(address).unwrap();
+            // The next read is begun each time, and then only a hog is left to run.
+            let (echo, mut peer) = echo_in(&runtime);
             for _ in 0..200 {
                 peer.write_all(&[1]).unwrap();
                 peer.read_exact(&mut [0]).unwrap();
