@@ -40,16 +40,6 @@ fn beside_one_that_counts(scenario: impl Fn(&AtomicU64) + Sync) {
     }
 }
 
-/// With one worker the other thread has run by now. With several it may be behind a thread on another one: those that
-/// wait behind one that cannot be interrupted are given away after some time.
-fn has_counted_since(before: u64, count: &AtomicU64, wait: fn()) {
-    let has_counted = || count.load(Ordering::Relaxed) > before;
-    assert!(uthread::stats().workers > 1 || has_counted(), "nothing was put off to the end");
-    while !has_counted() {
-        wait();
-    }
-}
-
 /// Computes for many slices.
 fn compute_for_long() {
     let began = Instant::now();
@@ -58,55 +48,49 @@ fn compute_for_long() {
     }
 }
 
-#[test]
-fn sections_without_preemption_nest_and_catch_up_at_the_end_of_the_outermost() {
-    beside_one_that_counts(|count| {
-        let mut undisturbed = 0;
-        while undisturbed < 10 {
-            let waited_for = uthread::without_preemption(|| {
-                let (before, began) = (count.load(Ordering::Relaxed), Instant::now());
-                let stands_still = || count.load(Ordering::Relaxed) == before;
-                // Those that wait for longer are given to others.
-                let is_short = || began.elapsed() < Duration::from_millis(15);
-                let put_off = uthread::stats().deferred_disabled;
-                compute_for_long();
-                if !stands_still() || uthread::stats().deferred_disabled == put_off {
-                    // It does not wait behind this one, but was given to another.
-                    return None;
-                }
-                uthread::without_preemption(|| uthread::without_preemption(compute_for_long));
-                assert!(stands_still() || !is_short(), "an inner one has ended");
-                uthread::without_preemption(compute_for_long);
-                compute_for_long();
-                assert!(stands_still() || !is_short());
-                is_short().then_some(before)
-            });
-            if let Some(before) = waited_for {
-                undisturbed += 1;
-                has_counted_since(before, count, std::hint::spin_loop);
-            }
+/// Times that the calling thread was interrupted. (That another one stands still says nothing: one that waits behind
+/// a thread which cannot be interrupted is given away after some time.)
+fn interruptions() -> u64 {
+    uthread::schedstat().forced_switches
+}
+
+/// Plays a section next to a thread that waits for the worker, until it was interrupted at its end ten times.
+fn catching_up(section: impl Fn() + Sync) {
+    beside_one_that_counts(|_| {
+        let mut caught_up = 0;
+        while caught_up < 10 {
+            let before = interruptions();
+            section();
+            caught_up += u64::from(interruptions() > before);
         }
     });
 }
 
 #[test]
+fn sections_without_preemption_nest_and_catch_up_at_the_end_of_the_outermost() {
+    catching_up(|| {
+        uthread::without_preemption(|| {
+            let before = interruptions();
+            compute_for_long();
+            uthread::without_preemption(|| uthread::without_preemption(compute_for_long));
+            assert_eq!(interruptions(), before, "an inner one has ended");
+            uthread::without_preemption(compute_for_long);
+            compute_for_long();
+            assert_eq!(interruptions(), before);
+        });
+    });
+}
+
+#[test]
 fn sections_without_preemption_that_panic_catch_up_too() {
-    beside_one_that_counts(|count| {
-        let before = AtomicU64::new(0);
+    catching_up(|| {
         let payload = std::panic::catch_unwind(|| {
             uthread::without_preemption(|| {
-                before.store(count.load(Ordering::Relaxed), Ordering::Relaxed);
                 uthread::without_preemption(compute_for_long);
                 std::panic::resume_unwind(Box::new(7));
             })
         });
         assert_eq!(*payload.unwrap_err().downcast::<i32>().unwrap(), 7);
-        has_counted_since(before.into_inner(), count, std::hint::spin_loop);
-        // Not pinned any more: somebody else runs now and then.
-        let forced = uthread::stats().forced_switches;
-        while uthread::stats().forced_switches < forced + 4 {
-            std::hint::spin_loop();
-        }
     });
 }
 
@@ -117,12 +101,13 @@ fn sections_without_preemption_may_wait_and_others_run_meanwhile() {
             for wait in [uthread::yield_now, || uthread::sleep(Duration::from_micros(100))] {
                 compute_for_long();
                 let before = count.load(Ordering::Relaxed);
-                wait();
-                has_counted_since(before, count, wait);
-                // Still a section: it is not interrupted, though the other one may be given away and go on.
-                let forced = uthread::schedstat().forced_switches;
+                while count.load(Ordering::Relaxed) == before {
+                    wait();
+                }
+                // Still a section.
+                let before = interruptions();
                 compute_for_long();
-                assert_eq!(uthread::schedstat().forced_switches, forced);
+                assert_eq!(interruptions(), before);
             }
         });
     });

@@ -1,6 +1,5 @@
-//! The cost of an interruption, and the throughput that hogs lose by it.
+//! The cost of an interruption, and the time that hogs lose by it.
 
-use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -137,47 +136,51 @@ fn bare_gap(stretch: Duration) -> u64 {
     quantile(&gaps, 0.5)
 }
 
-fn some_work() -> u64 {
-    (0..1000).fold(1, |a: u64, b| black_box(a.wrapping_mul(31).wrapping_add(b)))
+/// A hog that reads the clock without a pause sees it go on by less than this, in nanoseconds.
+const NOTICEABLE: u64 = 250;
+
+/// Nanoseconds that are missing from a hog's time, until `stretch` has passed since `start`. Hogs that share a core
+/// share `last` too, so that what one of them does is not missing from another's.
+fn missing(start: Instant, stretch: Duration, last: &AtomicU64) -> u64 {
+    let mut missing = 0;
+    while last.load(Relaxed) < stretch.as_nanos() as u64 {
+        let now = start.elapsed().as_nanos() as u64;
+        // Interrupted before this, it finds that another one has come further.
+        let gap = now.saturating_sub(last.fetch_max(now, Relaxed));
+        if gap > NOTICEABLE {
+            missing += gap;
+        }
+    }
+    missing
 }
 
-/// Units of work that four green hogs do in a second of time; and ticks in that second.
-fn throughput(stretch: Duration, slice: Option<Duration>, hogs: usize) -> io::Result<(f64, f64)> {
+/// The part of a stretch of time that is missing from green hogs, in percent; and ticks in a second of it.
+fn lost(stretch: Duration, slice: Option<Duration>, hogs: usize) -> io::Result<(f64, f64)> {
     let builder = Runtime::builder().workers(1);
     let runtime = match slice {
         Some(slice) => builder.slice(slice).build()?,
         None => builder.preemption(false).build()?,
     };
-    let units = runtime.run(move || {
-        let start = Instant::now();
+    let lost: u64 = runtime.run(move || {
+        let (start, last) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let all: Vec<_> = (0..hogs)
             .map(|_| {
-                uthread::spawn(move || {
-                    let mut units = 0_u64;
-                    while start.elapsed() < stretch {
-                        black_box(some_work());
-                        units += 1;
-                    }
-                    units
-                })
+                let last = last.clone();
+                uthread::spawn(move || missing(start, stretch, &last))
             })
             .collect();
-        let units: u64 = all.into_iter().map(|t| t.join().unwrap()).sum();
-        units as f64 / start.elapsed().as_secs_f64()
+        all.into_iter().map(|t| t.join().unwrap()).sum()
     });
-    Ok((units, runtime.stats().ticks as f64 / stretch.as_secs_f64()))
+    let seconds = stretch.as_secs_f64();
+    Ok((lost as f64 / 1e7 / seconds, runtime.stats().ticks as f64 / seconds))
 }
 
 /// The same for an OS thread that a bare timer signals.
-fn bare_throughput(stretch: Duration, period: Duration) -> f64 {
+fn bare_lost(stretch: Duration, period: Duration) -> f64 {
     let timer = BareTimer::new();
     timer.every(period);
-    let (start, mut units) = (Instant::now(), 0_u64);
-    while start.elapsed() < stretch {
-        black_box(some_work());
-        units += 1;
-    }
-    units as f64 / start.elapsed().as_secs_f64()
+    let lost = missing(Instant::now(), stretch, &AtomicU64::new(0));
+    lost as f64 / 1e7 / stretch.as_secs_f64()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -202,19 +205,18 @@ pub(crate) fn measure(stretch: Duration) -> io::Result<Vec<Goal>> {
     rows.add_row(["the kernel's switch to another OS thread".to_owned(), format!("{os:.1}")]);
     println!("{rows}\n");
 
-    let mut off = Vec::new();
+    // What is missing without preemption as well, from the kernel's own ticks for example, is not lost by it.
     let mut green: [Vec<f64>; 4] = Default::default();
     let mut bare_losses: [Vec<f64>; 4] = Default::default();
     let mut ticks = [0.0; 4];
     for _ in 0..ROUNDS {
-        let base = throughput(stretch, None, 4)?.0;
-        off.push(base);
         for (i, slice) in SLICES_US.map(Duration::from_micros).into_iter().enumerate() {
-            let (units, per_second) = throughput(stretch, Some(slice), 4)?;
-            let bare = bare_throughput(stretch, slice);
-            let base = (base + throughput(stretch, None, 4)?.0) / 2.0;
-            green[i].push(100.0 * (1.0 - units / base));
-            bare_losses[i].push(100.0 * (1.0 - bare / base));
+            let before = lost(stretch, None, 4)?.0;
+            let (with, per_second) = lost(stretch, Some(slice), 4)?;
+            let bare = bare_lost(stretch, slice);
+            let base = (before + lost(stretch, None, 4)?.0) / 2.0;
+            green[i].push(with - base);
+            bare_losses[i].push(bare - base);
             ticks[i] = per_second;
         }
     }
@@ -231,7 +233,7 @@ pub(crate) fn measure(stretch: Duration) -> io::Result<Vec<Goal>> {
     }
     println!("{rows}\n");
     let bare_at_default = bare_at[1];
-    let alone = throughput(stretch, Some(Duration::from_millis(2)), 1)?.1 * stretch.as_secs_f64();
+    let alone = lost(stretch, Some(Duration::from_millis(2)), 1)?.1 * stretch.as_secs_f64();
     println!("a hog alone: {alone:.0} ticks\n");
     Ok(vec![
         Goal {
