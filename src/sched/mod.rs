@@ -22,6 +22,8 @@ mod group;
 mod line;
 mod queue;
 mod shares;
+#[cfg(test)]
+pub(crate) mod trace;
 
 pub(crate) use group::{GroupId, Groups, MOST_GROUPS};
 pub(crate) use line::Link;
@@ -29,4 +31,4 @@ pub(crate) use queue::{MOST_STOLEN, RunQueue};
 pub(crate) use shares::{Cap, Choice, Elsewhere, Policy, Shares, Totals};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

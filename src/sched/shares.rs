@@ -303,7 +303,7 @@ impl Shares {
         }
         let queued = here.with(elsewhere.queued);
         self.refill(queued);
-        self.join_and_leave(queued);
+        self.join_and_leave(queued, elsewhere.bound);
         let movable = elsewhere.queued.without(elsewhere.bound);
         let there = movable.without(here).without(self.throttled);
         match self.best_of(here.without(self.throttled), worker) {
@@ -331,7 +331,7 @@ impl Shares {
         self.count(now);
         let queued = here.with(elsewhere.queued);
         self.refill(queued);
-        self.join_and_leave(queued);
+        self.join_and_leave(queued, elsewhere.bound);
         let group = self.leases[worker]?.group;
         let mine = here.with(Groups::only(group)).without(self.throttled);
         let movable = elsewhere.queued.without(elsewhere.bound);
@@ -420,12 +420,12 @@ impl Shares {
     }
 
     /// These groups are runnable, and so are those that are served; others are not.
-    fn join_and_leave(&mut self, queued: Groups) {
+    fn join_and_leave(&mut self, queued: Groups, bound: Groups) {
         let served = self.leases.iter().flatten().map(|l| l.group);
         let runnable = served.fold(queued, |set, group| set.with(Groups::only(group)));
         let runnable = runnable.without(self.throttled);
         // These are treated as if they came now.
-        self.active = self.active.without(self.hopeless(queued));
+        self.active = self.active.without(self.hopeless(queued, bound));
         if runnable != self.active {
             let stay = runnable.both(self.active);
             self.active = if stay.is_empty() { self.active } else { stay };
@@ -444,9 +444,8 @@ impl Shares {
     ///
     /// One whose weight is worth more workers than it has threads is owed ever more, and holds back the
     /// average: who comes later would go before all others for as long. One that has threads which wait is
-    /// going to be served; it is hopeless only if it is owed a multiple, for its threads are bound to a
-    /// worker.
-    fn hopeless(&self, queued: Groups) -> Groups {
+    /// going to be served, and nothing is forgotten; unless they are bound to a worker, and it is owed a multiple.
+    fn hopeless(&self, queued: Groups, bound: Groups) -> Groups {
         if self.leases.len() < 2 || !self.active.has_several() {
             return Groups::NONE;
         }
@@ -454,14 +453,25 @@ impl Shares {
         let late = self.slice.saturating_add(self.slice / 4);
         let most = u128::from(late.saturating_mul(slices));
         let patience = |group| if queued.contains(group) { 4 } else { 1 };
-        let hopeless =
-            self.owed(self.active).filter(|(owed, group)| *owed > most * patience(*group));
-        hopeless.fold(Groups::NONE, |set, (_, group)| set.with(Groups::only(group)))
+        let candidates = self.active.without(queued.without(bound));
+        let mut rest = self.active;
+        loop {
+            // One may hold back the average so far that another one seems to be owed nothing.
+            let owed = self.owed(candidates.both(rest), rest);
+            let hopeless = owed.filter(|(owed, group)| *owed > most * patience(*group));
+            let found =
+                hopeless.fold(Groups::NONE, |set, (_, group)| set.with(Groups::only(group)));
+            if found.is_empty() {
+                return self.active.without(rest);
+            }
+            // Never all of them: what one is owed, another one got.
+            rest = rest.without(found);
+        }
     }
 
-    /// The average, as base and weighted sum of the distances from it; and the sum of the weights.
-    fn weigh(&self) -> (u128, u128, u128) {
-        let members = || self.active.iter().map(|g| &self.groups[g.index()]);
+    /// The average of these groups, as base and weighted sum of the distances from it; and the sum of the weights.
+    fn weigh(&self, members: Groups) -> (u128, u128, u128) {
+        let members = || members.iter().map(|g| &self.groups[g.index()]);
         let base = members().map(|g| g.virtual_time).min().unwrap_or(self.average);
         let sum = members().map(|g| g.weight() * (g.virtual_time - base)).sum();
         let weights = members().map(Group::weight).sum();
@@ -469,7 +479,7 @@ impl Shares {
     }
 
     fn average_now(&mut self) -> u128 {
-        let (base, sum, weights) = self.weigh();
+        let (base, sum, weights) = self.weigh(self.active);
         if let Some(distance) = sum.checked_div(weights) {
             self.average = base + distance;
         }
@@ -509,13 +519,13 @@ impl Shares {
 
     /// The group that is owed most, if that is more than a slice.
     fn most_owed(&self, candidates: Groups) -> Option<GroupId> {
-        let (owed, group) = self.owed(candidates).max()?;
+        let (owed, group) = self.owed(candidates, self.active).max()?;
         (owed > u128::from(self.slice)).then_some(group)
     }
 
-    /// Nanoseconds of service that groups are owed, 0 if they got too much.
-    fn owed(&self, groups: Groups) -> impl Iterator<Item = (u128, GroupId)> {
-        let (base, sum, weights) = self.weigh();
+    /// Nanoseconds of service that groups are owed if only `members` are active, 0 if they got too much.
+    fn owed(&self, groups: Groups, members: Groups) -> impl Iterator<Item = (u128, GroupId)> {
+        let (base, sum, weights) = self.weigh(members);
         let average = base + sum / weights.max(1);
         groups.iter().map(move |id| {
             let g = &self.groups[id.index()];
@@ -528,7 +538,7 @@ impl Shares {
 impl Shares {
     /// Nanoseconds of service that an active group is owed, negative if it got too much.
     pub(super) fn lag(&self, group: GroupId) -> i128 {
-        let (base, sum, weights) = self.weigh();
+        let (base, sum, weights) = self.weigh(self.active);
         let g = &self.groups[group.index()];
         let average = (base + sum / weights.max(1)) as i128;
         ((average - g.virtual_time as i128) * g.weight() as i128) >> FRACTION

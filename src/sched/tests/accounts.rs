@@ -1,7 +1,7 @@
 //! What groups got, and what they should have got, according to a trace.
 
 use super::checker::{Property, Terms, Violation};
-use super::trace::{Event, What};
+use crate::sched::trace::{Event, What};
 use crate::sched::{Cap, GroupId, MOST_GROUPS, Policy};
 
 #[derive(Clone, Debug)]

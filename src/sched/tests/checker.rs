@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 
 use super::accounts::Accounts;
-use super::trace::{Event, What, Why};
+use crate::sched::trace::{Event, What, Why};
 use crate::sched::{GroupId, MOST_GROUPS};
 
 /// What is promised. Times are in nanoseconds; "late" is a slice and an overshoot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Property {
+pub(crate) enum Property {
     /// A thread's state changes as in this table, and only on the worker that has it: new → queued →
-    /// running → queued, waiting or ended; waiting → queued; queued → queued elsewhere, if it may move.
+    /// taken out → running → queued, waiting or ended; waiting → queued; taken out → queued elsewhere, or on a
+    /// helper, if it may move.
     LegalStates,
     /// A thread runs on one worker at a time, and a worker runs one thread at a time.
     OneAtATime,
@@ -47,26 +48,26 @@ pub(super) enum Property {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Violation {
-    pub(super) property: Property,
-    pub(super) at: u64,
-    pub(super) what: String,
+pub(crate) struct Violation {
+    pub(crate) property: Property,
+    pub(crate) at: u64,
+    pub(crate) what: String,
 }
 
 /// What the promises depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    pub(super) workers: usize,
-    pub(super) slice: u64,
+pub(crate) struct Terms {
+    pub(crate) workers: usize,
+    pub(crate) slice: u64,
     /// How much later than planned a worker interrupts a thread.
-    pub(super) overshoot: u64,
+    pub(crate) overshoot: u64,
     /// How long a worker takes to wake up, or to find something to run.
-    pub(super) search: u64,
+    pub(crate) search: u64,
 }
 
 impl Terms {
     /// The longest turn of a thread while others wait.
-    pub(super) fn late(&self) -> u64 {
+    pub(crate) fn late(&self) -> u64 {
         self.slice + self.overshoot
     }
 
@@ -84,7 +85,7 @@ impl Terms {
     /// is reached only by groups that have too few threads to use their shares. Threads that are `bound` to
     /// a worker cannot use shares that are worth more than that: a group is owed four times as much
     /// before that is forgotten.
-    pub(super) fn lag(&self, groups: usize, bound: bool) -> u64 {
+    pub(crate) fn lag(&self, groups: usize, bound: bool) -> u64 {
         if self.workers == 1 {
             return 2 * self.late();
         }
@@ -94,8 +95,12 @@ impl Terms {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     Queued(usize),
+    /// Taken out of that worker's queue, to run there.
+    Next(usize),
+    /// Taken out of a queue, to be queued elsewhere.
+    Moving,
     Running(usize),
     Waiting,
     Ended,
@@ -134,7 +139,7 @@ struct Worker {
 }
 
 /// Reads a trace.
-pub(super) struct Checker {
+pub(crate) struct Checker {
     terms: Terms,
     threads: Vec<Option<Thread>>,
     workers: Vec<Worker>,
@@ -143,14 +148,14 @@ pub(super) struct Checker {
 }
 
 /// The violations in a whole trace that ends then.
-pub(super) fn check(terms: Terms, trace: &[Event], end: u64) -> Vec<Violation> {
+pub(crate) fn check(terms: Terms, trace: &[Event], end: u64) -> Vec<Violation> {
     let mut checker = Checker::new(terms);
     trace.iter().for_each(|event| checker.see(event));
     checker.finish(end)
 }
 
 impl Checker {
-    pub(super) fn new(terms: Terms) -> Checker {
+    pub(crate) fn new(terms: Terms) -> Checker {
         let worker =
             || Worker { lines: vec![Default::default(); MOST_GROUPS], ..Worker::default() };
         Checker {
@@ -163,7 +168,7 @@ impl Checker {
     }
 
     /// The next event.
-    pub(super) fn see(&mut self, event: &Event) {
+    pub(crate) fn see(&mut self, event: &Event) {
         self.pass(event.at);
         let at = event.at;
         match event.what {
@@ -192,15 +197,17 @@ impl Checker {
             }
             What::SwitchIn { worker, thread } => self.switch_in(worker, thread, at),
             What::SwitchOut { worker, thread, why } => self.switch_out(worker, thread, why, at),
-            What::Steal { thief, victim, thread } => {
-                let Some((_, movable)) = self.expect(thread, State::Queued(victim), at) else {
-                    return;
-                };
-                if !movable {
-                    self.violated(Property::LegalStates, at, format!("{thread} must not move"));
+            What::Take { worker, thread, moves } => self.take(worker, thread, moves, at),
+            What::Put { worker, thread } => {
+                if self.expect(thread, State::Moving, at).is_some() {
+                    self.enqueue(worker, thread, Level::Fresh, false);
                 }
-                self.dequeue(victim, thread, true, at);
-                self.enqueue(thief, thread, Level::Fresh, false);
+            }
+            What::Lend { thread } => {
+                if let Some((group, movable)) = self.expect(thread, State::Moving, at) {
+                    self.threads[thread].iter_mut().for_each(|t| t.state = State::Waiting);
+                    self.runnable(group, -1, movable);
+                }
             }
             _ => self.accounts.see(event, &mut self.violations),
         }
@@ -208,7 +215,7 @@ impl Checker {
     }
 
     /// The trace ends then.
-    pub(super) fn finish(mut self, at: u64) -> Vec<Violation> {
+    pub(crate) fn finish(mut self, at: u64) -> Vec<Violation> {
         self.pass(at);
         self.look_for_idle_workers(at);
         for number in 0..self.threads.len() {
@@ -297,16 +304,27 @@ impl Checker {
         }
     }
 
+    fn take(&mut self, worker: usize, thread: usize, moves: bool, at: u64) {
+        let Some((_, movable)) = self.expect(thread, State::Queued(worker), at) else { return };
+        if moves && !movable {
+            self.violated(Property::LegalStates, at, format!("{thread} must not move"));
+        }
+        if !moves {
+            self.check_wait(thread, at);
+        }
+        self.dequeue(worker, thread, moves, at);
+        let state = if moves { State::Moving } else { State::Next(worker) };
+        self.threads[thread].iter_mut().for_each(|t| t.state = state);
+    }
+
     fn switch_in(&mut self, worker: usize, thread: usize, at: u64) {
         if let Some(other) = self.workers[worker].running {
             let what = format!("{thread} on {worker} where {other} runs");
             self.violated(Property::OneAtATime, at, what);
         }
-        if self.expect(thread, State::Queued(worker), at).is_none() {
+        if self.expect(thread, State::Next(worker), at).is_none() {
             return;
         }
-        self.check_wait(thread, at);
-        self.dequeue(worker, thread, false, at);
         self.workers[worker].running = Some(thread);
         self.threads[thread].iter_mut().for_each(|t| t.state = State::Running(worker));
     }

@@ -88,7 +88,7 @@ fn command(workers: usize) -> impl Strategy<Value = Command> {
 }
 
 /// Programs in which everything happens, in so many slices.
-pub(super) fn programs(workers: usize, slices: u64) -> impl Strategy<Value = Program> {
+pub(crate) fn programs(workers: usize, slices: u64) -> impl Strategy<Value = Program> {
     let length = slices * SLICE;
     let policies = prop::collection::vec(policy(), GROUPS);
     let threads = prop::collection::vec(add(workers), 1..8);
@@ -113,7 +113,7 @@ pub(super) fn programs(workers: usize, slices: u64) -> impl Strategy<Value = Pro
 }
 
 /// Programs in which each of some groups has work for all workers all the time, and others come and go.
-pub(super) fn busy_programs(workers: usize, slices: u64) -> impl Strategy<Value = Program> {
+pub(crate) fn busy_programs(workers: usize, slices: u64) -> impl Strategy<Value = Program> {
     let length = slices * SLICE;
     let busy = prop::collection::vec(uncapped(), 2..GROUPS);
     let others = prop::collection::vec((uncapped(), time(), time()), 0..3);

@@ -1,11 +1,10 @@
 mod accounts;
-mod checker;
-mod generate;
-mod program;
+pub(crate) mod checker;
+pub(crate) mod generate;
+pub(crate) mod program;
 mod properties;
 mod queue;
 mod scenarios;
 mod simulation;
-mod trace;
 
 use queue::Id;

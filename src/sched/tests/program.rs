@@ -6,7 +6,7 @@ use crate::sched::{GroupId, Policy};
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Compute(u64),
     Sleep(u64),
     Yield,
@@ -20,31 +20,31 @@ pub(super) enum Step {
 
 /// Steps, and how often they are repeated before the thread ends.
 #[derive(Clone, Debug)]
-pub(super) struct Script {
-    pub(super) steps: Vec<Step>,
-    pub(super) rounds: usize,
+pub(crate) struct Script {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) rounds: usize,
 }
 
 impl Script {
-    pub(super) fn once(steps: Vec<Step>) -> Script {
+    pub(crate) fn once(steps: Vec<Step>) -> Script {
         Script { steps, rounds: 1 }
     }
 
-    pub(super) fn forever(steps: Vec<Step>) -> Script {
+    pub(crate) fn forever(steps: Vec<Step>) -> Script {
         Script { steps, rounds: usize::MAX }
     }
 
     /// Computes without end.
-    pub(super) fn hog() -> Script {
+    pub(crate) fn hog() -> Script {
         Script::forever(vec![Step::Compute(1 << 40)])
     }
 
     /// Computes and sleeps by turns.
-    pub(super) fn bursts(compute: u64, sleep: u64) -> Script {
+    pub(crate) fn bursts(compute: u64, sleep: u64) -> Script {
         Script::forever(vec![Step::Compute(compute), Step::Sleep(sleep)])
     }
 
-    pub(super) fn step(&self, number: usize) -> Option<Step> {
+    pub(crate) fn step(&self, number: usize) -> Option<Step> {
         let length = self.steps.len();
         (length > 0 && number / length < self.rounds).then(|| self.steps[number % length])
     }
@@ -52,7 +52,7 @@ impl Script {
 
 /// What happens from outside.
 #[derive(Clone, Debug)]
-pub(super) enum Command {
+pub(crate) enum Command {
     SetPolicy(GroupId, Policy),
     /// New threads; those that are movable are dealt out to the workers, from that one on.
     Add {
@@ -70,15 +70,15 @@ pub(super) enum Command {
 }
 
 #[derive(Clone)]
-pub(super) struct Program {
-    pub(super) workers: usize,
+pub(crate) struct Program {
+    pub(crate) workers: usize,
     /// Nanoseconds, like all times.
-    pub(super) slice: u64,
+    pub(crate) slice: u64,
     /// Workers are late by that at the most.
-    pub(super) overshoot: u64,
-    pub(super) seed: u64,
-    pub(super) length: u64,
-    pub(super) commands: Vec<(u64, Command)>,
+    pub(crate) overshoot: u64,
+    pub(crate) seed: u64,
+    pub(crate) length: u64,
+    pub(crate) commands: Vec<(u64, Command)>,
 }
 
 /// A line for each command: what is printed of a program that fails is read by somebody.
@@ -95,33 +95,33 @@ impl fmt::Debug for Program {
 
 impl Program {
     /// An empty one.
-    pub(super) fn new(workers: usize, length: u64) -> Program {
+    pub(crate) fn new(workers: usize, length: u64) -> Program {
         let slice = 1_000_000;
         Program { workers, slice, overshoot: slice / 4, seed: 1, length, commands: Vec::new() }
     }
 
     /// How long a thread runs before a wake-up ends its turn.
-    pub(super) fn grace(&self) -> u64 {
+    pub(crate) fn grace(&self) -> u64 {
         (self.slice / 8).max(20_000)
     }
 
-    pub(super) fn then(mut self, at: u64, command: Command) -> Program {
+    pub(crate) fn then(mut self, at: u64, command: Command) -> Program {
         self.commands.push((at, command));
         self
     }
 
     /// Says something about a group at the beginning.
-    pub(super) fn group(self, group: usize, policy: Policy) -> Program {
+    pub(crate) fn group(self, group: usize, policy: Policy) -> Program {
         self.then(0, Command::SetPolicy(GroupId::new(group), policy))
     }
 
     /// Threads that are there from the beginning.
-    pub(super) fn threads(self, group: usize, count: usize, script: Script) -> Program {
+    pub(crate) fn threads(self, group: usize, count: usize, script: Script) -> Program {
         self.threads_at(group, count, script, 0)
     }
 
     /// Threads that are there from the beginning, dealt out from that worker on.
-    pub(super) fn threads_at(
+    pub(crate) fn threads_at(
         self,
         group: usize,
         count: usize,
@@ -135,14 +135,14 @@ impl Program {
 
 /// Numbers that look random (SplitMix64), the same for the same seed.
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    pub(super) fn up_to(&mut self, most: u64) -> u64 {
+    pub(crate) fn up_to(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -3,7 +3,7 @@
 use super::checker::{Terms, check};
 use super::program::{Command, Program, Script, Step};
 use super::simulation::{SEARCH, run, weight};
-use super::trace::{Event, What};
+use crate::sched::trace::{Event, What};
 use crate::sched::{Cap, Choice, Elsewhere, GroupId, Groups, MOST_GROUPS, Policy, Shares};
 
 const MS: u64 = 1_000_000;

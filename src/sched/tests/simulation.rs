@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use super::Id;
 use super::program::{Command, Program, Random, Script, Step};
-use super::trace::{Event, What, Why};
+use crate::sched::trace::{Event, What, Why};
 use crate::sched::{GroupId, Groups, MOST_GROUPS, Policy, RunQueue, Shares};
 
 /// How long a worker that has nothing to run looks around before it sleeps, or takes to wake up.

@@ -2,7 +2,7 @@
 
 use super::{SEARCH, Simulation, State, Turn};
 use crate::sched::tests::Id;
-use crate::sched::tests::trace::{What, Why};
+use crate::sched::trace::{What, Why};
 use crate::sched::{Choice, Elsewhere, GroupId, Groups, MOST_GROUPS, MOST_STOLEN};
 
 impl Simulation<'_> {
@@ -177,6 +177,7 @@ impl Simulation<'_> {
         };
         let protected = w.queue.took_due();
         w.turn = Some(Turn { thread, began: self.now, counted: self.now, protected, late });
+        self.note(What::Take { worker, thread, moves: false });
         self.note(What::SwitchIn { worker, thread });
         self.arm(worker);
     }
@@ -205,7 +206,8 @@ impl Simulation<'_> {
         let movable = |id: Id| threads[id.0].movable;
         self.workers[victim].queue.steal_into(group, &mut loot, movable);
         for id in &loot {
-            self.note(What::Steal { thief, victim, thread: id.0 });
+            self.note(What::Take { worker: victim, thread: id.0, moves: true });
+            self.note(What::Put { worker: thief, thread: id.0 });
             self.workers[thief].queue.push(group, *id);
         }
         if !loot.is_empty() && self.workers[thief].queue.len() > 1 {

@@ -3,18 +3,18 @@
 //! Names of threads are numbers that are never used twice. Events are in the order in which they took
 //! effect; those of one instant, too.
 
-use crate::sched::{GroupId, Policy};
+use super::{GroupId, Policy};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Event {
+pub(crate) struct Event {
     /// Nanoseconds since the beginning.
-    pub(super) at: u64,
-    pub(super) what: What,
+    pub(crate) at: u64,
+    pub(crate) what: What,
 }
 
 /// Why a thread left its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) enum Why {
     Yielded,
     /// Interrupted: its slice is used up.
     UsedUp,
@@ -25,7 +25,7 @@ pub(super) enum Why {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum What {
+pub(crate) enum What {
     /// The worker takes threads from now on.
     Start {
         worker: usize,
@@ -57,6 +57,21 @@ pub(super) enum What {
         group: GroupId,
         virtual_time: u128,
     },
+    /// A thread is taken out of a worker's queue: to run there, or to move elsewhere.
+    Take {
+        worker: usize,
+        thread: usize,
+        moves: bool,
+    },
+    /// A thread that moves is queued, behind the fresh ones.
+    Put {
+        worker: usize,
+        thread: usize,
+    },
+    /// A thread that moves goes to a helper. Its wait there ends with a wake-up.
+    Lend {
+        thread: usize,
+    },
     SwitchIn {
         worker: usize,
         thread: usize,
@@ -65,12 +80,6 @@ pub(super) enum What {
         worker: usize,
         thread: usize,
         why: Why,
-    },
-    /// A queued thread moves to the end of the thief's fresh ones.
-    Steal {
-        thief: usize,
-        victim: usize,
-        thread: usize,
     },
     /// A group has used up its quota.
     Throttled {
