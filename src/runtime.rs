@@ -35,9 +35,18 @@ pub struct RuntimeBuilder {
     helpers: usize,
     stall_threshold: Duration,
     on_stall: Option<StallHook>,
+    #[cfg(test)]
+    tape: usize,
 }
 
 impl RuntimeBuilder {
+    /// Records so many events of the scheduler.
+    #[cfg(test)]
+    pub(crate) fn tape(mut self, events: usize) -> Self {
+        self.tape = events;
+        self
+    }
+
     /// Number of workers, the OS threads that run green threads. At least 1; by default the environment
     /// variable `UTHREAD_WORKERS` or else [`available_parallelism`](crate::available_parallelism).
     pub fn workers(mut self, workers: usize) -> Self {
@@ -145,6 +154,8 @@ impl RuntimeBuilder {
             helpers: self.helpers,
             stall_threshold: self.stall_threshold,
             on_stall: self.on_stall.clone().or_else(StallHook::from_environment),
+            #[cfg(test)]
+            tape: self.tape,
         }
     }
 
@@ -239,6 +250,8 @@ impl Runtime {
             helpers: 256,
             stall_threshold: Duration::from_millis(50),
             on_stall: None,
+            #[cfg(test)]
+            tape: 0,
         }
     }
 
@@ -277,6 +290,14 @@ impl Runtime {
             Err(e) => panic!("failed to spawn thread: {e}"),
         };
         joined.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+    }
+
+    /// Ends the runtime, and returns what was recorded, and the longest time from a decision to its recording.
+    #[cfg(test)]
+    pub(crate) fn recording(self) -> Option<(Vec<crate::sched::trace::Event>, u64)> {
+        let inner = self.inner.clone();
+        drop(self);
+        inner.tape().take()
     }
 
     /// Counters of this runtime, and the process's stacks.

@@ -7,12 +7,13 @@ mod preempt;
 mod watchdog;
 
 use std::ffi::{CString, c_char};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -145,9 +146,10 @@ impl Fifo {
         Fifo(path)
     }
 
-    /// Waits for one who opens it for reading, and lets it go on.
-    fn let_a_reader_go(path: &Path) {
-        OpenOptions::new().write(true).open(path).unwrap();
+    /// As long as the file is kept, all who open it for reading, or wait for that, go on.
+    fn let_readers_go(path: &Path) -> File {
+        let mut both = OpenOptions::new();
+        both.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap()
     }
 
     /// Starts a process that opens it before it does anything else; whoever starts it is in the kernel for as long,
@@ -196,19 +198,30 @@ fn calls_that_no_signal_reaches_are_reported() {
     for workers in [1, 2, 4] {
         let fifo = Fifo::new();
         let reported = Arc::new(AtomicBool::new(false));
-        let (told, path) = (reported.clone(), fifo.0.clone());
+        let (told, path, open) = (reported.clone(), fifo.0.clone(), Mutex::new(None));
+        let children = Arc::new(AtomicU64::new(0));
+        let ended = children.clone();
         let runtime = telling(workers, "forking", move |stall| {
-            // As long as it is not told, there is a next reader. (The worker may have been kept waiting by the kernel
-            // before there was the first.)
-            if !told.load(Ordering::Relaxed) {
-                Fifo::let_a_reader_go(&path);
-                told.fetch_or(is_in_a_system_call(stall), Ordering::Relaxed);
+            let mut open = open.lock().unwrap();
+            if open.is_none() {
+                *open = Some(Fifo::let_readers_go(&path));
+                if is_in_a_system_call(stall) {
+                    told.store(true, Ordering::Relaxed);
+                    return;
+                }
+                // The kernel has kept the worker waiting at some other time. The next one that is started is to wait
+                // again, but not one that was there when this was found.
+                let before = ended.load(Ordering::Relaxed);
+                while ended.load(Ordering::Relaxed) < before + 2 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                *open = None;
             }
         });
         let fifo = Arc::new(fifo);
         watched(&runtime, || {
             on_the_last_worker(&runtime, || {
-                let (fifo, reported) = (fifo.clone(), reported.clone());
+                let (fifo, reported, children) = (fifo.clone(), reported.clone(), children.clone());
                 // Needs the same worker.
                 let seen = reported.clone();
                 let waiting = uthread::spawn(move || spin_until(&seen));
@@ -222,6 +235,7 @@ fn calls_that_no_signal_reaches_are_reported() {
                             uthread::yield_now();
                         }
                         assert_eq!(status, 0);
+                        children.fetch_add(1, Ordering::Relaxed);
                     }
                 });
                 waiting.join().unwrap();

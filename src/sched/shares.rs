@@ -544,7 +544,7 @@ impl Shares {
         ((average - g.virtual_time as i128) * g.weight() as i128) >> FRACTION
     }
 
-    pub(super) fn virtual_time(&self, group: GroupId) -> u128 {
+    pub(crate) fn virtual_time(&self, group: GroupId) -> u128 {
         self.groups[group.index()].virtual_time
     }
 }

@@ -24,6 +24,12 @@ pub(crate) enum Why {
     Ended,
 }
 
+impl Why {
+    pub(crate) fn stays_runnable(self) -> bool {
+        !matches!(self, Why::Blocked | Why::Ended)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum What {
     /// The worker takes threads from now on.
@@ -71,6 +77,10 @@ pub(crate) enum What {
     /// A thread that moves goes to a helper. Its wait there ends with a wake-up.
     Lend {
         thread: usize,
+    },
+    /// The worker serves no group.
+    Rest {
+        worker: usize,
     },
     SwitchIn {
         worker: usize,

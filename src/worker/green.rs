@@ -171,6 +171,9 @@ pub(crate) struct Green {
     // Fixed at creation:
     runtime: *const Runtime,
     identity: ManuallyDrop<Arc<Identity>>,
+    /// Its id, for recordings: the identity does not last to its end.
+    #[cfg(test)]
+    number: u64,
 }
 
 const _: () = assert!(std::mem::offset_of!(Green, coroutine) <= 64);
@@ -247,6 +250,8 @@ impl GreenRef {
             subject: Subject::new(stack, identity.name.as_deref()),
             thread_pointer: thread_pointer.unwrap_or(0),
             runtime,
+            #[cfg(test)]
+            number: identity.id.get(),
             identity: ManuallyDrop::new(identity),
             group: ManuallyDrop::new(group),
         };
@@ -322,6 +327,12 @@ impl GreenRef {
             _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>().add(64));
             _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast::<i8>().add(128));
         }
+    }
+
+    /// Its id.
+    #[cfg(test)]
+    pub(super) fn number(self) -> usize {
+        self.get().number as usize
     }
 
     /// Whether it has a thread block of its own.

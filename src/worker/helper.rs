@@ -38,6 +38,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::green::{GreenRef, Leave, current};
 use super::runtime::Runtime;
 use super::state::State;
+use super::tape::Tape;
 use crate::arch::{self, FpControl};
 use crate::context::overflow::AlternateStack;
 use crate::lock::SpinLock;
@@ -98,12 +99,13 @@ impl Helpers {
     }
 
     /// Hands over a thread that the caller owns, if there is a helper for it. If not, another one is wanted.
-    pub(super) fn submit(&self, thread: GreenRef) -> Result<(), NoHelper> {
+    pub(super) fn submit(&self, thread: GreenRef, tape: &Tape) -> Result<(), NoHelper> {
         if !self.take_one_off() {
             self.want_one();
             return Err(NoHelper);
         }
-        thread.get().state().becomes(State::Helped);
+        let before = thread.get().state().becomes(State::Helped);
+        tape.helped(thread, before);
         self.queue.with(|q| q.push(GroupId::DEFAULT, thread));
         self.ring();
         Ok(())

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::green::GreenRef;
 use super::group;
 use super::run::Worker;
+use super::tape::Tape;
 use crate::lock::SpinLock;
 use crate::sched::{Choice, Elsewhere, GroupId, Groups, MOST_GROUPS, RunQueue, Shares, Totals};
 use crate::time::now;
@@ -51,13 +52,14 @@ impl Leases {
     }
 
     /// Asks the shares, and whether groups were released meanwhile. For workers and threads that are pinned.
-    fn ask<R>(&self, now: u64, question: impl FnOnce(&mut Shares) -> R) -> (R, bool) {
+    fn ask<R>(&self, tape: &Tape, now: u64, question: impl FnOnce(&mut Shares) -> R) -> (R, bool) {
         self.shares.with(|renewed| {
             let before = renewed.shares.throttled();
-            renewed.renew(now);
+            renewed.renew(now, tape);
             let answer = question(&mut renewed.shares);
             let after = renewed.shares.throttled();
             self.throttled.store(after.bits(), Relaxed);
+            tape.throttled(after);
             (answer, !before.without(after).is_empty())
         })
     }
@@ -68,15 +70,15 @@ impl Leases {
     }
 
     /// What a group got in this runtime.
-    pub(super) fn totals(&self, group: GroupId) -> Totals {
+    pub(super) fn totals(&self, tape: &Tape, group: GroupId) -> Totals {
         let now = now();
-        self.ask(now, |shares| shares.totals(now, group)).0
+        self.ask(tape, now, |shares| shares.totals(now, group)).0
     }
 }
 
 impl Renewed {
     /// Takes over what has been said about groups meanwhile.
-    fn renew(&mut self, now: u64) {
+    fn renew(&mut self, now: u64, tape: &Tape) {
         let version = group::version();
         if version == self.version {
             return;
@@ -89,6 +91,7 @@ impl Renewed {
                 self.shares.forget(id);
             }
             self.shares.set_policy(now, id, policy);
+            tape.policy(id, policy);
         }
     }
 }
@@ -105,8 +108,9 @@ pub(super) struct Lease {
     held: Cell<bool>,
     /// A group of which threads are to be fetched.
     fetch: Cell<Option<GroupId>>,
-    /// Groups that were tried to be fetched in vain.
+    /// Groups that were tried to be fetched in vain; and the next choice is made for that reason.
     bound: Cell<Groups>,
+    retries: Cell<bool>,
     /// When the first of those that are throttled may run again.
     release: Cell<Option<u64>>,
 }
@@ -121,6 +125,7 @@ impl Lease {
             held: Cell::new(false),
             fetch: Cell::new(None),
             bound: Cell::new(Groups::NONE),
+            retries: Cell::new(false),
             release: Cell::new(None),
         }
     }
@@ -135,17 +140,12 @@ impl Lease {
         self.until.get()
     }
 
-    /// Whether the round is to end for a theft.
-    #[inline]
-    pub(super) fn wants_fetch(&self) -> bool {
-        self.fetch.get().is_some()
-    }
-
     /// Whether its end matters even if nobody else waits.
     pub(super) fn is_capped(&self) -> bool {
         self.capped.get()
     }
 
+    /// The group of which threads are to be fetched before another choice is made.
     pub(super) fn take_fetch(&self) -> Option<GroupId> {
         self.fetch.take()
     }
@@ -159,6 +159,7 @@ impl Lease {
     /// Threads of a group could not be fetched.
     pub(super) fn note_bound(&self, group: GroupId) {
         self.bound.set(self.bound.get().with(Groups::only(group)));
+        self.retries.set(true);
     }
 
     /// When the first of those that are throttled may run again, as far as that is known.
@@ -168,70 +169,84 @@ impl Lease {
 }
 
 impl Worker {
-    /// The group whose thread is to run next; none if nothing that is queued may run.
+    /// The group whose thread is to run next, of those that are queued and of `own`, of which a thread could go on.
+    /// None if nothing of that may run, or if threads of another group are to be [fetched](Lease::take_fetch) first.
     #[inline]
     pub(super) fn group_to_serve(
         &self,
         queue: &mut RunQueue<GreenRef>,
+        own: Groups,
         now: u64,
     ) -> Option<GroupId> {
         let lease = self.lease();
         let group = lease.group();
         let goes_on = now < lease.until.get()
-            && queue.queued().contains(group)
+            && queue.queued().with(own).contains(group)
             && queue.news().without(Groups::only(group)).is_empty();
-        if goes_on { Some(group) } else { self.choose_group(queue, now) }
+        if goes_on { Some(group) } else { self.choose_group(queue, own, now) }
     }
 
     #[cold]
-    fn choose_group(&self, queue: &mut RunQueue<GreenRef>, now: u64) -> Option<GroupId> {
+    fn choose_group(
+        &self,
+        queue: &mut RunQueue<GreenRef>,
+        own: Groups,
+        now: u64,
+    ) -> Option<GroupId> {
         let lease = self.lease();
         let expired = now >= lease.until.get();
         self.note_served(queue, now);
         queue.seen();
-        if queue.queued().is_empty() {
+        let here = queue.queued().with(own);
+        if here.is_empty() {
+            // The time in which the worker looks for work is nobody's.
+            self.end_lease(now);
             return None;
         }
         if group::version() == 0 {
             lease.until.set(now + self.runtime().slice());
             return Some(GroupId::DEFAULT);
         }
-        if expired {
+        if expired && !lease.retries.take() {
             lease.bound.set(Groups::NONE);
         }
-        let here = queue.queued();
         let elsewhere = self.elsewhere();
-        let ((choice, contended), released) = self.runtime().leases().ask(now, |shares| {
-            let mut choice = shares.choose(now, self.index(), here, elsewhere);
-            if let Choice::Fetch(group) = choice {
-                // Other workers' queues are not to be locked under this one's lock. For now, without it.
-                lease.fetch.set(Some(group));
-                let bound = elsewhere.bound.with(elsewhere.queued);
-                choice = shares.choose(now, self.index(), here, Elsewhere { bound, ..elsewhere });
-            }
-            (choice, shares.is_contended())
-        });
+        let ((choice, contended), released) =
+            self.runtime().leases().ask(self.tape(), now, |shares| {
+                let choice = shares.choose(now, self.index(), here, elsewhere);
+                match choice {
+                    Choice::Serve(group, _) => self.tape().chosen(self.index(), group, now, shares),
+                    Choice::Fetch(_) | Choice::Rest(_) => self.tape().rests(self.index()),
+                }
+                (choice, shares.is_contended())
+            });
         if released {
             self.send_searcher();
         }
         self.note_contention(contended, expired);
-        let (group, until) = match choice {
-            Choice::Serve(group, until) => (group, until),
+        match choice {
+            Choice::Serve(group, until) => {
+                lease.held.set(true);
+                lease.group.set(group);
+                lease.until.set(until);
+                lease.capped.set(group::look_up(group).0.cap.is_some());
+                if lease.capped.get() {
+                    self.ensure_tick();
+                }
+                Some(group)
+            }
+            Choice::Fetch(group) => {
+                // Other workers' queues are not to be locked under this one's lock.
+                lease.end();
+                lease.fetch.set(Some(group));
+                None
+            }
             Choice::Rest(release) => {
                 lease.end();
                 lease.release.set(release);
-                return None;
+                None
             }
-            Choice::Fetch(_) => unreachable!("all others are bound"),
-        };
-        lease.held.set(true);
-        lease.group.set(group);
-        lease.until.set(until);
-        lease.capped.set(group::look_up(group).0.cap.is_some());
-        if lease.capped.get() {
-            self.ensure_tick();
         }
-        Some(group)
     }
 
     /// Whether the worker is to choose anew although the present thread could go on; if not, the lease
@@ -245,9 +260,10 @@ impl Worker {
             return false;
         }
         let elsewhere = self.elsewhere();
-        let ((review, contended), released) = self.runtime().leases().ask(now, |shares| {
-            (shares.review(now, self.index(), queued, elsewhere), shares.is_contended())
-        });
+        let ((review, contended), released) =
+            self.runtime().leases().ask(self.tape(), now, |shares| {
+                (shares.review(now, self.index(), queued, elsewhere), shares.is_contended())
+            });
         self.note_contention(contended, expired);
         if released {
             self.send_searcher();
@@ -300,9 +316,12 @@ impl Worker {
         let time = now();
         // Whoever has nothing to do tries again.
         let elsewhere = Elsewhere { bound: Groups::NONE, ..elsewhere };
-        let choose =
-            |shares: &mut Shares| shares.choose(time, self.index(), Groups::NONE, elsewhere);
-        let choice = self.runtime().leases().ask(time, choose).0;
+        let choose = |shares: &mut Shares| {
+            let choice = shares.choose(time, self.index(), Groups::NONE, elsewhere);
+            self.tape().rests(self.index());
+            choice
+        };
+        let choice = self.runtime().leases().ask(self.tape(), time, choose).0;
         // The lease has ended: what is fetched must not be served under it, uncounted.
         self.lease().end();
         match choice {
@@ -311,11 +330,13 @@ impl Worker {
         }
     }
 
-    /// The worker is going to sleep: it serves nobody.
-    pub(super) fn end_lease(&self) {
+    /// The worker has nothing to run: it serves nobody.
+    pub(super) fn end_lease(&self, now: u64) {
         if self.lease().end() {
-            let time = now();
-            self.runtime().leases().ask(time, |shares| shares.give_up(time, self.index()));
+            self.runtime().leases().ask(self.tape(), now, |shares| {
+                shares.give_up(now, self.index());
+                self.tape().rests(self.index());
+            });
         }
     }
 

@@ -45,6 +45,9 @@ pub(crate) mod parker;
 mod run;
 mod runtime;
 mod state;
+mod tape;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod wait;
 

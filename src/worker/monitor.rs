@@ -122,7 +122,8 @@ struct Watch {
     quiet: u32,
     /// When the pools are to be looked after.
     chores: Option<Instant>,
-    /// For each worker, the number of its switches at the last look, and at how many looks in a row it was stuck.
+    /// For each worker, the number of its switches at the last look, and at how many looks others waited there in vain
+    /// since.
     stuck: Vec<(u64, u32)>,
     /// After so many of them it is relieved.
     patience: u32,
@@ -195,7 +196,12 @@ impl Watch {
         }
         for (worker, (seen, looks)) in runtime.workers().iter().zip(&mut self.stuck) {
             worker.remind();
-            *looks = if worker.is_stuck(seen) { *looks + 1 } else { 0 };
+            if worker.has_switched(seen) {
+                *looks = 0;
+            } else if worker.has_queued() {
+                *looks += 1;
+            }
+            // Where nobody waits, nobody tries to interrupt.
         }
         let is_stuck = |index: usize| self.stuck[index].1 >= self.patience;
         let workers = runtime.workers();

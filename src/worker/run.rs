@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::parker::Parker;
 use super::runtime::Runtime;
 use super::state::State;
+use super::tape::Tape;
 use super::turn::Turns;
 use super::wait::TimerTarget;
 use crate::arch::{self, FpControl};
@@ -155,6 +156,11 @@ impl Worker {
         })
     }
 
+    #[inline(always)]
+    pub(super) fn tape(&self) -> &Tape {
+        self.runtime().tape()
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         // SAFETY: the runtime outlives its workers.
         unsafe { &*self.runtime }
@@ -165,15 +171,16 @@ impl Worker {
     /// Queues a thread, whose owner the caller is; the queue's new length.
     #[inline]
     fn enqueue(&self, thread: GreenRef) -> usize {
-        thread.get().state().becomes(State::Queued);
-        self.insert(thread)
+        let before = thread.get().state().becomes(State::Queued);
+        self.insert(thread, before)
     }
 
-    /// Puts a thread, which the caller owns and whose state says so, into the queue.
+    /// Puts a thread, which the caller owns and whose state says so, into the queue. It was in the state `before`.
     #[inline]
-    fn insert(&self, thread: GreenRef) -> usize {
+    fn insert(&self, thread: GreenRef, before: State) -> usize {
         self.queue.with(|q| {
             q.push(thread.group(), thread);
+            self.tape().queued(self.index, thread, before);
             self.note_queued(q);
             q.len()
         })
@@ -188,14 +195,18 @@ impl Worker {
     /// Queues a thread here from another OS thread, and sees to it that the worker notices.
     pub(super) fn push_remote(&self, thread: GreenRef) {
         let _pin = Pin::new();
-        thread.get().state().becomes(State::Queued);
-        self.take_over(thread);
+        let before = thread.get().state().becomes(State::Queued);
+        self.receive(thread, before);
     }
 
     /// As [`Worker::push_remote`], for a thread that was in another queue.
     pub(super) fn take_over(&self, thread: GreenRef) {
         let _pin = Pin::new();
-        self.insert(thread);
+        self.receive(thread, State::Queued);
+    }
+
+    fn receive(&self, thread: GreenRef, before: State) {
+        self.insert(thread, before);
         if self.runtime().idle.wake(&self.sleeper) {
             self.ring_bell();
         } else {
@@ -250,11 +261,11 @@ impl Worker {
         self.timers.with(f)
     }
 
-    /// Whether the thread that runs is the one that ran at the last look, which `seen` tells. Called by the monitor.
-    pub(super) fn is_stuck(&self, seen: &mut u64) -> bool {
+    /// Whether another thread runs than at the last look, which `seen` tells, or none. Called by the monitor.
+    pub(super) fn has_switched(&self, seen: &mut u64) -> bool {
         let switches = self.counters.switches.get();
         let same = std::mem::replace(seen, switches) == switches;
-        same && self.seat.is_taken()
+        !same || !self.seat.is_taken()
     }
 
     /// Signals the worker again if it has not heard its timer. Called by the monitor.
@@ -271,6 +282,7 @@ impl Worker {
             for group in q.queued().iter() {
                 q.steal_into(group, taken, GreenRef::may_move);
             }
+            taken.iter().for_each(|thread| self.tape().moves(self.index, *thread));
             self.note_queued(q);
         });
     }
@@ -395,6 +407,7 @@ impl Worker {
             self.own.thread_pointer.set(arch::thread_pointer());
         }
         self.own.fp_control.set(FpControl::current());
+        self.tape().started(self.index);
         started(Ok(()));
         let guard = AbortOnUnwind;
         while let Some(first) = self.find_work() {
@@ -421,6 +434,7 @@ impl Worker {
         for turn in 1.. {
             self.counters.switches.add(1);
             self.turn_begins(current, began);
+            self.tape().begins(self.index, current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
             let now = now();
@@ -428,14 +442,14 @@ impl Worker {
             if current.get().is_hog() {
                 self.hog_left(current, &left, now - began);
             }
-            let last =
-                turn >= ROUND || self.must_tidy(&left, current) || self.own.lease.wants_fetch();
+            let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
                 Left::Suspended(why) => match why.why() {
                     Why::Yield => self.rotate(current, last, now),
                     Why::Wait => {
                         // Nobody but this worker wakes it.
                         current.get().state().becomes(State::Waiting);
+                        self.tape().waits(self.index, current);
                         self.switch(last, now)
                     }
                     Why::Park(parker) => self.park(current, parker, last, now),
@@ -443,6 +457,7 @@ impl Worker {
                     Why::Blocked => self.hand_over(current),
                 },
                 Left::Finished => {
+                    self.tape().ended(self.index, current);
                     let next = self.switch(last, now);
                     self.retire(current);
                     next
@@ -480,6 +495,7 @@ impl Worker {
         let used_up = self.own.turns.used_up();
         self.queue.with(|q| {
             q.push_interrupted(current.group(), current, used_up);
+            self.tape().interrupted(self.index, current, used_up);
             self.note_queued(q);
         });
         None
@@ -500,6 +516,7 @@ impl Worker {
                 current.get().state().becomes(State::Queued);
                 self.queue.with(|q| {
                     q.push_interrupted(current.group(), current, true);
+                    self.tape().interrupted(self.index, current, true);
                     self.note_queued(q);
                 });
             }
@@ -510,13 +527,14 @@ impl Worker {
     #[inline]
     fn dequeue(&self, now: u64) -> Option<GreenRef> {
         self.queue.with(|q| {
-            let group = self.group_to_serve(q, now)?;
-            let next = q.pop(group);
+            let group = self.group_to_serve(q, Groups::NONE, now)?;
+            let next = q.pop(group)?;
+            self.tape().next(self.index, next);
             self.note_queued(q);
             if let Some(after) = q.peek(group) {
                 after.prefetch();
             }
-            next
+            Some(next)
         })
     }
 
@@ -524,26 +542,32 @@ impl Worker {
     #[inline]
     fn rotate(&self, current: GreenRef, last: bool, now: u64) -> Option<GreenRef> {
         self.counters.yields.add(1);
-        if last {
-            self.install_own();
-            self.requeue(current);
-            return None;
-        }
-        current.get().state().becomes(State::Queued);
-        let next = self.queue.with(|q| {
-            // If no other thread may run, none is taken out.
+        let rotate = |q: &mut RunQueue<GreenRef>| {
             let own = current.group();
-            let to = self.group_to_serve(q, now).unwrap_or(own);
+            let to = self.group_to_serve(q, Groups::only(own), now)?;
+            current.get().state().becomes(State::Queued);
             // SAFETY: `next` was just taken out, hence is owned; the loop uses no thread-locals. It is
             // installed under the lock to keep the order: out, install, publish.
-            let next = q.rotate(own, current, to, |next| unsafe { next.install(&self.seat) });
+            let next = q.rotate(own, current, to, |next| unsafe {
+                self.tape().next(self.index, next);
+                next.install(&self.seat)
+            });
+            self.tape().queued(self.index, current, State::Running);
+            if next == current {
+                self.tape().next(self.index, next);
+            }
             self.note_queued(q);
             if let Some(after) = q.peek(to) {
                 after.prefetch();
             }
-            next
-        });
-        Some(next)
+            Some(next)
+        };
+        let next = if last { None } else { self.queue.with(rotate) };
+        if next.is_none() {
+            self.install_own();
+            self.requeue(current);
+        }
+        next
     }
 
     /// Queues a thread of the round.
@@ -561,6 +585,7 @@ impl Worker {
         now: u64,
     ) -> Option<GreenRef> {
         self.counters.parks.add(1);
+        self.tape().waits(self.index, current);
         let next = self.switch(last, now);
         current.get().state().becomes(State::Waiting);
         // SAFETY: the parker is one that the thread waits on, alive until it goes on. The context is
@@ -637,15 +662,14 @@ impl Worker {
         loop {
             // With nothing queued, ops that were begun are handed over by the enter that waits.
             self.poll(if self.has_queued() { Wait::No } else { Wait::Defer });
-            self.fetch();
-            let mut found = self.dequeue(now());
+            let mut found = self.dequeue_or_fetch();
             if found.is_none() && self.loot_was_poor() {
                 // No search goes on while the worker naps: let others be sent.
                 if std::mem::take(&mut sent) {
                     self.runtime().idle.search_ended();
                 }
                 self.nap();
-                found = self.dequeue(now());
+                found = self.dequeue_or_fetch();
             }
             let found = found.or_else(|| {
                 let stolen = self.steal();
@@ -705,7 +729,7 @@ impl Worker {
         let must_stay = self.has_work() || elsewhere || runtime.has_ended();
         if !must_stay {
             self.counters.sleeps.add(1);
-            self.end_lease();
+            self.end_lease(now());
             let watching = runtime.idle.take_watch(runtime.workers.len());
             let watch = watching.then(|| self.own.watch.get());
             self.poll(self.wait_until_timer_or([watch, rest].into_iter().flatten().min()));
@@ -811,9 +835,14 @@ impl Worker {
         self.poll(self.wait_until_timer_or(Some(nap)));
     }
 
-    /// Takes threads of a group that is owed some service, if there is one, to the own queue.
-    fn fetch(&self) {
-        if let Some(group) = self.own.lease.take_fetch() {
+    /// The next thread; those of a group that is to be served before are brought here first.
+    fn dequeue_or_fetch(&self) -> Option<GreenRef> {
+        loop {
+            if let Some(next) = self.dequeue(now()) {
+                return Some(next);
+            }
+            // Each group is fetched, or known to be bound, before long.
+            let group = self.own.lease.take_fetch()?;
             let wanted = Groups::only(group);
             if !self.steal_of(wanted, Worker::stranded) && !self.steal_of(wanted, Worker::queued) {
                 self.own.lease.note_bound(group);
@@ -829,7 +858,7 @@ impl Worker {
         // Those of the group may be bound to their worker.
         let wanted = Groups::only(group);
         let found = self.steal_of(wanted, Worker::queued) || self.steal_of(rest, Worker::queued);
-        if found { self.dequeue(now()) } else { None }
+        if found { self.dequeue_or_fetch() } else { None }
     }
 
     /// Takes half of another worker's threads of one of these groups to the own queue, if it is one of those which
@@ -851,6 +880,7 @@ impl Worker {
                         break;
                     }
                 }
+                stolen.iter().for_each(|t| self.tape().moves(victim, *t));
                 from.note_queued(q);
             });
             if stolen.is_empty() {
@@ -860,7 +890,10 @@ impl Worker {
             self.counters.stolen.add(stolen.len() as u64);
             self.own.loot.set(Some((stolen.len() as u32, now())));
             self.queue.with(|q| {
-                stolen.drain(..).for_each(|thread| q.push(thread.group(), thread));
+                for thread in stolen.drain(..) {
+                    q.push(thread.group(), thread);
+                    self.tape().queued(self.index, thread, State::Queued);
+                }
                 self.note_queued(q);
             });
             return true;

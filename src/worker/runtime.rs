@@ -15,6 +15,7 @@ use super::lease::Leases;
 use super::monitor::Monitor;
 use super::parker::Parker;
 use super::run::{self, Worker};
+use super::tape::Tape;
 use super::wait;
 use crate::context::pool::{self, Slot};
 use crate::context::{overflow, tls};
@@ -47,6 +48,9 @@ pub(crate) struct Config {
     pub(crate) helpers: usize,
     pub(crate) stall_threshold: Duration,
     pub(crate) on_stall: Option<StallHook>,
+    /// How many events are to be recorded.
+    #[cfg(test)]
+    pub(crate) tape: usize,
 }
 
 /// A set of workers and the green threads that they share.
@@ -75,6 +79,7 @@ pub(crate) struct Runtime {
     reporter: Bell,
     helpers: Helpers,
     leases: Leases,
+    tape: Tape,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
     ended: Parker,
@@ -103,6 +108,10 @@ impl Runtime {
         let monitor = Monitor::new()?;
         let helpers = Helpers::new(config.helpers)?;
         let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
+        #[cfg(test)]
+        let tape = Tape::new(config.tape);
+        #[cfg(not(test))]
+        let tape = Tape;
         let mut failure = None;
         let runtime = Arc::new_cyclic(|weak| {
             let address = weak.as_ptr();
@@ -129,6 +138,7 @@ impl Runtime {
                 reporter: Bell::default(),
                 helpers,
                 leases,
+                tape,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
             }
@@ -244,7 +254,7 @@ impl Runtime {
     /// What the threads of a group have used in this runtime.
     pub(crate) fn group_stats(&self, group: &Member) -> SchedStat {
         let _pin = Pin::new();
-        let totals = self.leases.totals(group.id());
+        let totals = self.leases.totals(&self.tape, group.id());
         let mut sum =
             SchedStat { throttled: Duration::from_nanos(totals.throttled), ..SchedStat::default() };
         let now = now();
@@ -261,7 +271,7 @@ impl Runtime {
 
     /// Hands a thread, which the caller owns, to a helper, if there is one.
     pub(super) fn hand_to_helper(&self, thread: GreenRef) -> Result<(), NoHelper> {
-        let handed = self.helpers.submit(thread);
+        let handed = self.helpers.submit(thread, &self.tape);
         if handed.is_err() {
             self.tell_monitor();
         }
@@ -421,6 +431,12 @@ impl Runtime {
     #[inline]
     pub(crate) fn stack_size(&self) -> usize {
         self.config.stack_size
+    }
+
+    /// Where events are recorded.
+    #[inline(always)]
+    pub(crate) fn tape(&self) -> &Tape {
+        &self.tape
     }
 
     /// Whether threads are interrupted.

@@ -65,13 +65,15 @@ impl StateWord {
         State::ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
-    /// To be called by the thread's owner.
+    /// To be called by the thread's owner; what it was before.
     #[inline]
-    pub(super) fn becomes(&self, next: State) {
-        if cfg!(debug_assertions) && !self.get().may_become(next) {
-            panic!("a green thread that is {:?} becomes {next:?}", self.get());
+    pub(super) fn becomes(&self, next: State) -> State {
+        let before = self.get();
+        if cfg!(debug_assertions) && !before.may_become(next) {
+            panic!("a green thread that is {before:?} becomes {next:?}");
         }
         self.0.store(next as u8, Ordering::Relaxed);
+        before
     }
 }
 

@@ -294,7 +294,7 @@ impl Accounts {
                     Some(usage) => usage.released_by = None,
                 }
                 if let Some(usage) = g.usage
-                    && usage.used < usage.cap.quota
+                    && usage.used + self.terms.skew < usage.cap.quota
                 {
                     violated(Property::ThrottledForAReason, format!("{group:?}: {usage:?}"));
                 }

@@ -27,7 +27,7 @@ pub(crate) enum Property {
     /// part of *one* worker; if a group leaves meanwhile, its own lag, up to that bound, becomes that of others.
     /// Together with [`Property::EverybodyRuns`]: no wake-up is lost, nobody starves.
     GroupsAreServed,
-    /// While a worker has more than one thread queued that may move and is not throttled, no other worker is
+    /// While a worker has more than one thread queued that may move and is not throttled, no worker is
     /// idle for longer than four searches. (A single one is likely to run before a thief has come.)
     NoIdleWorker,
     /// Of two groups, one of which has threads for all workers all the time, the other one never gets
@@ -38,12 +38,12 @@ pub(crate) enum Property {
     /// A group uses no more than its quota in any row of periods, but for once `2 * workers * late`.
     /// What was too much is missing later.
     Caps,
-    /// No group is throttled that has not used up its quota, nor for longer than until its debt is paid
-    /// and `late` beyond.
+    /// No group is throttled that has not used up its quota, nor for longer than until its debt is paid, or, if it is
+    /// not runnable then, until it is, and `late + search` beyond.
     ThrottledForAReason,
     /// No worker chooses a group that is throttled; but one that has chosen it before goes on.
     ThrottledRest,
-    /// A group's virtual time never decreases, unless something was said about its weight.
+    /// A group's virtual time never decreases, unless something was said about it.
     VirtualTime,
 }
 
@@ -63,6 +63,8 @@ pub(crate) struct Terms {
     pub(crate) overshoot: u64,
     /// How long a worker takes to wake up, or to find something to run.
     pub(crate) search: u64,
+    /// How much later than decided something may be recorded.
+    pub(crate) skew: u64,
 }
 
 impl Terms {
@@ -131,6 +133,8 @@ struct Thread {
 struct Worker {
     started: bool,
     running: Option<usize>,
+    /// The group that is served, between two turns as well.
+    serving: Option<GroupId>,
     /// By group: fresh and spent threads.
     lines: Vec<[VecDeque<usize>; 2]>,
     queued: Vec<usize>,
@@ -171,6 +175,11 @@ impl Checker {
     pub(crate) fn see(&mut self, event: &Event) {
         self.pass(event.at);
         let at = event.at;
+        match event.what {
+            What::Choose { worker, group, .. } => self.workers[worker].serving = Some(group),
+            What::Rest { worker } => self.workers[worker].serving = None,
+            _ => {}
+        }
         match event.what {
             What::Start { worker } => self.workers[worker].started = true,
             What::Stop { worker } => self.workers[worker].started = false,
@@ -227,8 +236,7 @@ impl Checker {
     }
 
     fn pass(&mut self, at: u64) {
-        let service = self.workers.iter().filter_map(|w| w.running);
-        let groups = service.filter_map(|t| self.threads[t].as_ref()).map(|t| t.group);
+        let groups = self.workers.iter().filter_map(|w| w.serving);
         self.accounts.pass(at, groups, &mut self.violations);
     }
 
@@ -326,7 +334,10 @@ impl Checker {
             return;
         }
         self.workers[worker].running = Some(thread);
-        self.threads[thread].iter_mut().for_each(|t| t.state = State::Running(worker));
+        if let Some(t) = &mut self.threads[thread] {
+            t.state = State::Running(worker);
+            self.workers[worker].serving = Some(t.group);
+        }
     }
 
     fn switch_out(&mut self, worker: usize, thread: usize, why: Why, at: u64) {

@@ -12,7 +12,7 @@ use crate::sched::{Cap, Elsewhere, GroupId, Groups, Policy, Shares};
 
 fn holds(program: &Program) -> Result<(), TestCaseError> {
     let &Program { workers, slice, overshoot, length, .. } = program;
-    let terms = Terms { workers, slice, overshoot, search: SEARCH };
+    let terms = Terms { workers, slice, overshoot, search: SEARCH, skew: 0 };
     let violations = check(terms, &run(program), length);
     let some = violations.iter().take(3).collect::<Vec<_>>();
     prop_assert!(violations.is_empty(), "{} violations: {some:#?}", violations.len());

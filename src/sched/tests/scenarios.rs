@@ -10,7 +10,7 @@ const MS: u64 = 1_000_000;
 
 fn terms(program: &Program) -> Terms {
     let &Program { workers, slice, overshoot, .. } = program;
-    Terms { workers, slice, overshoot, search: SEARCH }
+    Terms { workers, slice, overshoot, search: SEARCH, skew: 0 }
 }
 
 /// The trace, after it was checked.

@@ -123,6 +123,7 @@ impl Simulation<'_> {
         }
         if here.is_empty() && w.state == State::Busy {
             self.shares.give_up(self.now, worker);
+            self.note(What::Rest { worker });
             self.workers[worker].lease = None;
             self.workers[worker].state = State::Searching;
             return self.look_at(worker, self.now + SEARCH);
@@ -152,6 +153,7 @@ impl Simulation<'_> {
                     }
                 }
                 Choice::Rest(at) => {
+                    self.note(What::Rest { worker });
                     self.workers[worker].state = State::Asleep;
                     return at.into_iter().for_each(|at| self.look_at(worker, at));
                 }
@@ -229,6 +231,7 @@ impl Simulation<'_> {
         self.workers[worker].lease = None;
         self.workers[worker].state = State::Paused;
         self.workers[worker].look += 1;
+        self.note(What::Rest { worker });
         self.note(What::Stop { worker });
         let heir = self.live(worker);
         let queued = self.workers[worker].queue.queued();
