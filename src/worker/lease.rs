@@ -6,8 +6,8 @@
 //! ([`RunQueue::news`]).
 //!
 //! **Several workers.** A hog alone on its worker has no reason to look around. So whoever finds several
-//! groups runnable says so (`contended`), and tells the workers that guard a hog; from then on leases end
-//! everywhere, until somebody finds but one.
+//! groups runnable says so (`contended`), and tells the other workers; from then on leases end everywhere, and
+//! whoever begins one arms its timer, until somebody finds but one.
 //!
 //! The order of locks is: a worker's queue, then the shares.
 
@@ -266,7 +266,7 @@ impl Worker {
         lease.group.set(group);
         lease.until.set(until);
         lease.capped.set(group::look_up(group).0.cap.is_some());
-        if lease.capped.get() {
+        if self.lease_matters() {
             self.ensure_tick();
         }
         Some(group)
@@ -307,10 +307,14 @@ impl Worker {
         queue.served(lease.group(), served, self.runtime().slice());
     }
 
-    /// When the present lease ends, if that matters: to others that are queued here or elsewhere, or to a cap.
+    /// Whether the end of the present lease matters even if nobody is queued here: to others elsewhere, or to a cap.
+    pub(super) fn lease_matters(&self) -> bool {
+        self.runtime().leases().contended.load(Relaxed) || self.lease().is_capped()
+    }
+
+    /// When the present lease ends, if that matters.
     pub(super) fn lease_ends(&self, others_queued: bool) -> Option<u64> {
-        let leases = self.runtime().leases();
-        let matters = others_queued || leases.contended.load(Relaxed) || self.lease().is_capped();
+        let matters = others_queued || self.lease_matters();
         (group::version() != 0 && matters).then(|| self.lease().until())
     }
 
