@@ -160,6 +160,46 @@ fn with_a_cap_wait_for_the_next_period_though_nobody_else_wants_the_time() {
     }
 }
 
+/// The first turn of a thread that runs alone on a worker, for long, is looked at as well.
+#[test]
+fn that_have_a_worker_for_themselves_give_way_to_what_is_queued_elsewhere() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    static MORE: AtomicBool = AtomicBool::new(false);
+    fn hog() {
+        while !OVER.load(Relaxed) {
+            std::hint::spin_loop();
+        }
+    }
+    let runtime = runtime(2);
+    let (light, heavy) = (group("light", 100), group("heavy", 900));
+    let parent = move || {
+        while !MORE.load(Relaxed) {
+            std::hint::spin_loop();
+        }
+        // In the parent's group, and on its worker.
+        let others = [(); 2].map(|()| uthread::spawn(hog));
+        hog();
+        others.into_iter().for_each(|other| other.join().unwrap());
+    };
+    watched(&runtime, || {
+        let parent = Builder::new().group(&heavy).spawn_in(&runtime, parent).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let alone = Builder::new().group(&light).spawn_in(&runtime, hog).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        MORE.store(true, Relaxed);
+        std::thread::sleep(Duration::from_millis(50));
+        let used = || [&light, &heavy].map(|group| used(&runtime, group));
+        let before = used();
+        std::thread::sleep(Duration::from_millis(1500));
+        let after = used();
+        OVER.store(true, Relaxed);
+        parent.join().unwrap();
+        alone.join().unwrap();
+        let [light, heavy] = [after[0] - before[0], after[1] - before[1]];
+        assert!(light < heavy / 4.0, "{light} s beside {heavy} s, instead of a ninth");
+    });
+}
+
 #[test]
 fn are_those_of_the_spawning_thread_or_of_the_builder() {
     let runtime = runtime(1);

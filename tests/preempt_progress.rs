@@ -347,3 +347,44 @@ fn wait_for(child: libc::pid_t) -> std::process::ExitStatus {
     }
     std::process::ExitStatus::from_raw(status)
 }
+
+/// The monitor sleeps while nothing runs. A thread that is known as a hog has its turn guarded from the beginning,
+/// without the tick that comes first for others.
+#[test]
+fn a_hog_that_wakes_up_after_a_long_sleep_is_watched() {
+    let reported = Arc::new(AtomicBool::new(false));
+    let theirs = reported.clone();
+    let runtime = Runtime::builder()
+        .workers(1)
+        .slice(Duration::from_millis(1))
+        .stall_threshold(Duration::from_millis(5))
+        .on_stall(move |_| tell(&theirs))
+        .build()
+        .unwrap();
+    let is_pinned = AtomicBool::new(false);
+    watched(&runtime, || {
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                doze_until(|| is_pinned.load(Ordering::Acquire));
+                runtime.spawn(|| ()).join().unwrap();
+            });
+            runtime.run(|| {
+                let hog = || {
+                    let before = uthread::schedstat().forced_switches;
+                    while uthread::schedstat().forced_switches < before + 5 {}
+                };
+                uthread::scope(|s| {
+                    s.spawn(hog);
+                    hog();
+                });
+                let alone = std::time::Instant::now();
+                while alone.elapsed() < Duration::from_millis(5) {}
+                uthread::sleep(Duration::from_millis(500));
+                uthread::without_preemption(|| {
+                    tell(&is_pinned);
+                    doze_until(|| reported.load(Ordering::Acquire));
+                });
+            });
+        });
+    });
+}

@@ -9,11 +9,11 @@
 
 use std::ffi::c_void;
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::seat::Seat;
+use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::time::now;
 
 /// Why a worker could not be taken away from a thread.
@@ -92,20 +92,117 @@ const FRAMES: usize = 64;
 /// How long the reporter waits for the handler to write down a stack.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What handler and reporter tell each other about one worker.
-pub(crate) struct Stalls {
-    /// When the handler first found that the present thread cannot be interrupted, 0 if it has not; and the
-    /// number of switches then, which tells whether that thread is still the present one. Written by
-    /// the handler.
+/// A thread that cannot be interrupted. Written by the handler of one worker, read by the monitor.
+///
+/// The three words belong together. So `since` is taken away before the others are changed, and put back
+/// afterwards; a reader that finds the same before and after it has read them, has read what belongs to it.
+struct Note {
+    /// When the handler first found that, 0 if it has not.
     since: AtomicU64,
+    /// The number of switches then, which tells whether that thread is still the present one.
     switches: AtomicU64,
     /// Whether it was pinned then.
     pinned: AtomicBool,
-    /// The reporter asks for the stack.
+}
+
+impl Note {
+    fn new() -> Note {
+        Note {
+            since: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
+            pinned: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes it unless it is noted already.
+    fn take(&self, switches: u64, pinned: bool, now: impl FnOnce() -> u64) {
+        if self.since.load(Ordering::Relaxed) == 0
+            || self.switches.load(Ordering::Relaxed) != switches
+        {
+            self.since.store(0, Ordering::Relaxed);
+            fence(Ordering::Release);
+            self.switches.store(switches, Ordering::Relaxed);
+            self.pinned.store(pinned, Ordering::Relaxed);
+            self.since.store(now(), Ordering::Release);
+        }
+    }
+
+    fn discard(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// Since when a worker that has made so many switches cannot interrupt its thread, and whether that is pinned.
+    fn read(&self, switches: u64) -> Option<(u64, bool)> {
+        let since = self.since.load(Ordering::Acquire);
+        let is_present = self.switches.load(Ordering::Relaxed) == switches;
+        let pinned = self.pinned.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let is_whole = since != 0 && self.since.load(Ordering::Relaxed) == since;
+        (is_whole && is_present).then_some((since, pinned))
+    }
+}
+
+/// A stack that the reporter asks the handler for.
+struct Answer<const MOST: usize> {
+    /// The reporter asks.
     wanted: AtomicBool,
-    /// The stack: so many addresses. 0 until it is written.
+    /// So many addresses. 0 until they are written.
     depth: AtomicUsize,
-    frames: [AtomicUsize; FRAMES],
+    frames: [AtomicUsize; MOST],
+}
+
+impl<const MOST: usize> Answer<MOST> {
+    fn new() -> Self {
+        Answer {
+            wanted: AtomicBool::new(false),
+            depth: AtomicUsize::new(0),
+            frames: std::array::from_fn(|_| AtomicUsize::new(0)),
+        }
+    }
+
+    /// Called by the reporter; it must signal the handler afterwards.
+    fn ask(&self) {
+        self.depth.store(0, Ordering::Relaxed);
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    /// The reporter has lost its patience.
+    fn give_up(&self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
+
+    /// Called by the handler: whether it is asked, and must [`Answer::write`].
+    fn is_wanted(&self) -> bool {
+        let wanted = self.wanted.load(Ordering::Acquire);
+        if wanted {
+            self.wanted.store(false, Ordering::Relaxed);
+        }
+        wanted
+    }
+
+    /// `trace` calls what it is given with each address, for as long as that is true.
+    fn write(&self, trace: impl FnOnce(&mut dyn FnMut(usize) -> bool)) {
+        let mut depth = 0;
+        trace(&mut |address| {
+            self.frames[depth].store(address, Ordering::Relaxed);
+            depth += 1;
+            depth < MOST
+        });
+        self.depth.store(depth.max(1), Ordering::Release);
+    }
+
+    /// What was written, once it is.
+    fn read(&self) -> Option<impl Iterator<Item = usize>> {
+        let depth = self.depth.load(Ordering::Acquire);
+        let frames = self.frames[..depth].iter().map(|f| f.load(Ordering::Relaxed));
+        (depth != 0).then_some(frames)
+    }
+}
+
+/// What handler, monitor and reporter tell each other about one worker.
+pub(crate) struct Stalls {
+    note: Note,
+    stack: Answer<FRAMES>,
     /// What was found last.
     found: Mutex<Option<Found>>,
 }
@@ -124,53 +221,32 @@ struct Found {
 
 impl Stalls {
     pub(crate) fn new() -> Stalls {
-        Stalls {
-            since: AtomicU64::new(0),
-            switches: AtomicU64::new(0),
-            pinned: AtomicBool::new(false),
-            wanted: AtomicBool::new(false),
-            depth: AtomicUsize::new(0),
-            frames: [const { AtomicUsize::new(0) }; FRAMES],
-            found: Mutex::new(None),
-        }
+        Stalls { note: Note::new(), stack: Answer::new(), found: Mutex::new(None) }
     }
 
     /// The handler has found that a thread cannot be interrupted, since it is pinned or for another reason,
     /// after so many switches of its worker.
     pub(crate) fn note(&self, switches: u64, pinned: bool) {
-        if self.since.load(Ordering::Relaxed) == 0
-            || self.switches.swap(switches, Ordering::Relaxed) != switches
-        {
-            self.switches.store(switches, Ordering::Relaxed);
-            self.pinned.store(pinned, Ordering::Relaxed);
-            self.since.store(now(), Ordering::Relaxed);
-        }
-        if self.wanted.load(Ordering::Acquire) {
-            self.wanted.store(false, Ordering::Relaxed);
+        self.note.take(switches, pinned, now);
+        if self.stack.is_wanted() {
             self.write_down();
         }
     }
 
     /// The thread can be interrupted again.
     pub(crate) fn over(&self) {
-        self.since.store(0, Ordering::Relaxed);
+        self.note.discard();
     }
 
     /// Writes down the stack of the thread that was interrupted, and the handler's own on top of it.
     fn write_down(&self) {
-        let mut depth = 0;
-        if SAFE_TO_UNWIND.get() == Some(&true) {
-            // SAFETY: the crate's lock guards symbols, which are not asked for here; the unwinder itself
-            // needs none (see above).
-            unsafe {
-                backtrace::trace_unsynchronized(|frame| {
-                    self.frames[depth].store(frame.ip() as usize, Ordering::Relaxed);
-                    depth += 1;
-                    depth < FRAMES
-                });
+        self.stack.write(|address| {
+            if SAFE_TO_UNWIND.get() == Some(&true) {
+                // SAFETY: the crate's lock guards symbols, which are not asked for here; the unwinder itself
+                // needs none (see above).
+                unsafe { backtrace::trace_unsynchronized(|frame| address(frame.ip() as usize)) };
             }
-        }
-        self.depth.store(depth.max(1), Ordering::Release);
+        });
     }
 
     /// Called by the monitor now and then: whether the worker has come into a stall that was not found before.
@@ -179,17 +255,15 @@ impl Stalls {
         let threshold = threshold.as_nanos() as u64;
         let now = now();
         let old = |since: u64| now.saturating_sub(since) > threshold;
-        let since = self.since.load(Ordering::Relaxed);
-        let noted = since != 0 && self.switches.load(Ordering::Relaxed) == switches && old(since);
-        let (kind, since) = match due {
-            _ if noted && self.pinned.load(Ordering::Relaxed) => {
-                (StallKind::PreemptionDisabled, since)
-            }
-            _ if noted => (StallKind::Uninterruptible, since),
+        let note = self.note.read(switches).filter(|(since, _)| old(*since));
+        let (kind, since) = match (note, due) {
+            (Some((since, true)), _) => (StallKind::PreemptionDisabled, since),
+            (Some((since, false)), _) => (StallKind::Uninterruptible, since),
             // The handler would have disarmed it.
-            Some(due) if old(due) => (StallKind::Uninterruptible, due),
+            (None, Some(due)) if old(due) => (StallKind::Uninterruptible, due),
             _ => return false,
         };
+        let noted = note.is_some();
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = found.is_none_or(|f| f.since != since);
         if is_new {
@@ -214,20 +288,19 @@ impl Stalls {
 
     /// Asks the handler for the stack.
     fn ask(&self, seat: &Seat) -> String {
-        self.depth.store(0, Ordering::Relaxed);
-        self.wanted.store(true, Ordering::Release);
+        self.stack.ask();
         seat.signal();
         let asked = Instant::now();
-        while self.depth.load(Ordering::Acquire) == 0 {
+        loop {
+            if let Some(frames) = self.stack.read() {
+                return describe(frames.filter(|f| *f != 0));
+            }
             if asked.elapsed() > PATIENCE {
-                self.wanted.store(false, Ordering::Relaxed);
+                self.stack.give_up();
                 return String::new();
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        let depth = self.depth.load(Ordering::Acquire);
-        let frames = self.frames[..depth].iter().map(|f| f.load(Ordering::Relaxed));
-        describe(frames.filter(|f| *f != 0))
     }
 }
 
@@ -276,5 +349,54 @@ fn system_call_of(seat: &Seat) -> String {
             format!("{}  in system call number {number}\n", describe(std::iter::once(address)))
         }
         _ => String::new(),
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn a_note_is_read_whole_or_not_at_all() {
+        loom::model(|| {
+            let note = Arc::new(Note::new());
+            // Of an earlier stall, which nobody declared over.
+            note.take(1, false, || 100);
+            let handler = note.clone();
+            let thread = loom::thread::spawn(move || {
+                handler.take(2, true, || 200);
+                handler.take(2, true, || unreachable!("it is noted already"));
+            });
+            let now = [note.read(2), note.read(2)];
+            assert!(now.iter().flatten().all(|n| *n == (200, true)), "a stall that never was");
+            assert!(now[0].is_none() || now[1].is_some());
+            assert!(note.read(1).is_none_or(|n| n == (100, false)), "a stall that never was");
+            thread.join().unwrap();
+            assert_eq!(note.read(2), Some((200, true)));
+            note.discard();
+            assert_eq!(note.read(2), None);
+        });
+    }
+
+    #[test]
+    fn a_stack_is_read_as_it_was_written_after_it_was_asked_for() {
+        loom::model(|| {
+            let answer = Arc::new(Answer::<2>::new());
+            answer.write(|address| assert!(address(1) && !address(2)));
+            let handler = answer.clone();
+            answer.ask();
+            let thread = loom::thread::spawn(move || {
+                // The signal.
+                assert!(handler.is_wanted());
+                handler.write(|address| assert!(address(3) && !address(4)));
+                assert!(!handler.is_wanted(), "asked once");
+            });
+            let early: Option<Vec<usize>> = answer.read().map(Iterator::collect);
+            assert!(early.is_none_or(|frames| frames == [3, 4]), "half an answer, or an old one");
+            thread.join().unwrap();
+            let frames: Vec<usize> = answer.read().into_iter().flatten().collect();
+            assert_eq!(frames, [3, 4]);
+        });
     }
 }

@@ -12,30 +12,96 @@
 //! ([`Tick::aligned`]). Older kernels have their ticks elsewhere; there it does neither good nor harm.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::atomic::AtomicPtr;
 
 use super::seat::{SIGNAL, Seat};
+use crate::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// See the module's documentation.
 pub(crate) struct Tick {
     timer: AtomicPtr<libc::c_void>,
     exists: AtomicBool,
-    /// When it is due, in nanoseconds of the monotonic clock. 0 if it is not armed; [`Tick::NEVER`] if
-    /// there is none.
-    due: AtomicU64,
+    due: Due,
     /// The period of the kernel's tick, in nanoseconds; 0 if it is unknown.
     period: AtomicU64,
 }
 
-impl Tick {
+/// When a timer is due, in nanoseconds of the monotonic clock. 0 if it is not armed; [`Due::NEVER`] if there is
+/// none.
+pub(crate) struct Due(AtomicU64);
+
+impl Due {
     const NEVER: u64 = u64::MAX;
 
+    pub(crate) fn new(at: u64) -> Due {
+        Due(AtomicU64::new(at))
+    }
+
+    #[inline]
+    pub(crate) fn is_armed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes it for a timer that is not armed; whether it must be set now. From another OS thread.
+    #[must_use = "a timer that seems to be armed must be"]
+    pub(crate) fn note_if_idle(&self, at: u64) -> bool {
+        // Pairs with the fence in `fired`.
+        fence(Ordering::SeqCst);
+        !self.is_armed()
+            && self.0.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Its signal has come: what is looked at after this was queued before, or finds it not armed.
+    pub(crate) fn fired(&self) {
+        if self.0.load(Ordering::Relaxed) != Self::NEVER {
+            self.0.store(0, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, at: u64) {
+        self.0.store(at, Ordering::Relaxed);
+    }
+}
+
+/// Whether those who queue a thread at a worker must signal it.
+pub(crate) struct Alert(AtomicBool);
+
+impl Alert {
+    pub(crate) fn new() -> Alert {
+        Alert(AtomicBool::new(false))
+    }
+
+    /// They must. What was queued before is seen by who looks after this.
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// They need not.
+    pub(crate) fn lower(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the caller is the one who must. To be called after a sequentially consistent fence, which itself is
+    /// after what the worker is to look at.
+    #[must_use = "nobody else signals"]
+    pub(crate) fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Tick {
     /// No timer yet; as if it were armed for the end of time.
     pub(crate) fn none() -> Tick {
         Tick {
             timer: AtomicPtr::new(std::ptr::null_mut()),
             exists: AtomicBool::new(false),
-            due: AtomicU64::new(Self::NEVER),
+            due: Due::new(Due::NEVER),
             period: AtomicU64::new(0),
         }
     }
@@ -68,7 +134,7 @@ impl Tick {
         let period = period.map_or(0, |p| std::time::Duration::from(p).as_nanos() as u64);
         self.period.store(period, Ordering::Relaxed);
         self.timer.store(timer, Ordering::Relaxed);
-        self.due.store(0, Ordering::Relaxed);
+        self.due.set(0);
         self.exists.store(true, Ordering::Release);
         Ok(())
     }
@@ -76,12 +142,12 @@ impl Tick {
     /// Whether it is armed. If not, and something is to be waited for, it must be.
     #[inline]
     pub(crate) fn is_armed(&self) -> bool {
-        self.due.load(Ordering::Relaxed) != 0
+        self.due.is_armed()
     }
 
     /// When it is due, if it is armed.
     pub(crate) fn due(&self) -> Option<u64> {
-        Some(self.due.load(Ordering::Relaxed)).filter(|at| *at != 0 && *at != Self::NEVER)
+        Some(self.due.get()).filter(|at| *at != 0 && *at != Due::NEVER)
     }
 
     /// The tick of the kernel's that is nearest to `at`, if it is no more than `sooner` before it and
@@ -102,7 +168,7 @@ impl Tick {
     /// Sets it to a point in time, whatever it was set to. Async-signal-safe (signal-safety(7)).
     pub(crate) fn arm(&self, at: u64) {
         if self.exists.load(Ordering::Acquire) {
-            self.due.store(at.max(1), Ordering::Relaxed);
+            self.due.set(at.max(1));
             self.set(at.max(1));
         }
     }
@@ -111,12 +177,8 @@ impl Tick {
     ///
     /// The worker may arm it at the same time. Then either time may win; both are soon.
     pub(crate) fn arm_if_idle(&self, at: u64) {
-        // Pairs with the fence in `fired`.
-        fence(Ordering::SeqCst);
-        if self.due.load(Ordering::Relaxed) == 0
-            && self.exists.load(Ordering::Acquire)
-            && self.due.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+        // Until it exists it is never idle.
+        if self.exists.load(Ordering::Acquire) && self.due.note_if_idle(at) {
             self.set(at);
         }
     }
@@ -130,10 +192,7 @@ impl Tick {
     /// The signal has come. Whoever makes something runnable and then sees the timer armed, relies on
     /// the handler to see it: it must look after this, hence the fence.
     pub(crate) fn fired(&self) {
-        if self.due.load(Ordering::Relaxed) != Self::NEVER {
-            self.due.store(0, Ordering::Relaxed);
-        }
-        fence(Ordering::SeqCst);
+        self.due.fired();
     }
 
     fn set(&self, at: u64) {
@@ -158,7 +217,7 @@ impl Tick {
     /// Ends it.
     pub(crate) fn delete(&self) {
         if self.exists.swap(false, Ordering::AcqRel) {
-            self.due.store(Self::NEVER, Ordering::Relaxed);
+            self.due.set(Due::NEVER);
             // SAFETY: it was created and is deleted once.
             unsafe { libc::timer_delete(self.timer.load(Ordering::Relaxed)) };
         }

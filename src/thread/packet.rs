@@ -13,13 +13,12 @@
 //! `DETACHED` and its publication; then the thread drops the result after its destructors, and runs the
 //! destructors of what that drop may have made.
 
-use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::Result;
 use super::scope::ScopeData;
+use crate::atomic::{AtomicU8, Ordering, UnsafeCell};
 use crate::worker::parker::Parker;
 use crate::worker::{self, finish_thread_locals};
 
@@ -80,7 +79,7 @@ impl<T> Packet<T> {
     pub(super) fn finish(&self, result: Result<T>) {
         let panicked = result.is_err();
         // SAFETY: in RUNNING and DETACHED the result is this thread's.
-        unsafe { *self.result.get() = Some(result) };
+        self.result.with_mut(|own| unsafe { *own = Some(result) });
         if self.state.load(Ordering::Acquire) == DETACHED {
             self.drop_result();
         }
@@ -102,7 +101,7 @@ impl<T> Packet<T> {
     /// The caller has exclusive access by the state.
     fn drop_result(&self) {
         // SAFETY: as the caller says.
-        let result = unsafe { (*self.result.get()).take() };
+        let result = self.result.with_mut(|own| unsafe { (*own).take() });
         // As `std` has it: there is nobody left to whom a second panic could be told.
         if catch_unwind(AssertUnwindSafe(|| drop(result))).is_err() {
             eprintln!("fatal runtime error: thread result panicked on drop, aborting");
@@ -116,7 +115,8 @@ impl<T> Packet<T> {
             worker::wait(&self.done, None);
         }
         // SAFETY: in DONE the result is the handle's, which calls this once.
-        unsafe { (*self.result.get()).take() }.expect("a joined thread leaves a result")
+        let result = self.result.with_mut(|own| unsafe { (*own).take() });
+        result.expect("a joined thread leaves a result")
     }
 
     /// Called at the handle's end.
@@ -127,7 +127,9 @@ impl<T> Packet<T> {
             return;
         }
         // SAFETY: in DONE the result is the handle's.
-        let unjoined_panic = unsafe { (*self.result.get()).as_ref() }.is_some_and(Result::is_err);
+        let is_panic =
+            |own: *mut Option<Result<T>>| unsafe { (*own).as_ref() }.is_some_and(Result::is_err);
+        let unjoined_panic = self.result.with_mut(is_panic);
         if let Some(scope) = &self.scope
             && unjoined_panic
         {
@@ -140,5 +142,49 @@ impl<T> Packet<T> {
 
     pub(super) fn is_finished(&self) -> bool {
         self.state.load(Ordering::Acquire) == DONE
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::atomic::AtomicUsize;
+
+    /// A result that is dropped in a model.
+    struct Counted(loom::sync::Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread ends while the handle is used: somebody drops the result, once.
+    fn ends_while(used: fn(&Packet<Counted>)) {
+        loom::model(move || {
+            let drops = loom::sync::Arc::new(AtomicUsize::new(0));
+            let packet = loom::sync::Arc::new(Packet::new(None));
+            let (own, counted) = (packet.clone(), drops.clone());
+            let thread = loom::thread::spawn(move || own.finish(Ok(Counted(counted))));
+            used(&packet);
+            thread.join().unwrap();
+            assert_eq!(drops.load(Ordering::Relaxed), 1, "a result that is lost, or two");
+        });
+    }
+
+    #[test]
+    fn a_result_goes_to_who_joins() {
+        ends_while(|packet| {
+            while !packet.is_finished() {
+                loom::thread::yield_now();
+            }
+            assert!(packet.wait().is_ok());
+            packet.detach();
+        });
+    }
+
+    #[test]
+    fn a_result_that_nobody_asks_for_is_dropped_once() {
+        ends_while(|packet| packet.detach());
     }
 }

@@ -6,9 +6,9 @@
 //! zero is free; the next occupant is told from the last one by its generation.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sched::{Cap, GroupId, MOST_GROUPS, Policy};
 
 struct Place {
@@ -23,39 +23,112 @@ struct Place {
     name: Mutex<String>,
 }
 
-static TABLE: [Place; MOST_GROUPS] = [const {
-    Place {
-        references: AtomicUsize::new(0),
-        generation: AtomicU32::new(0),
-        weight: AtomicU32::new(Policy::DEFAULT.weight),
-        latency: AtomicU64::new(0),
-        cap: AtomicU64::new(0),
-        name: Mutex::new(String::new()),
+macro_rules! free_place {
+    () => {
+        Place {
+            references: AtomicUsize::new(0),
+            generation: AtomicU32::new(0),
+            weight: AtomicU32::new(Policy::DEFAULT.weight),
+            latency: AtomicU64::new(0),
+            cap: AtomicU64::new(0),
+            name: Mutex::new(String::new()),
+        }
+    };
+}
+
+impl Place {
+    /// A free one.
+    #[cfg(loom)] // Whose atomics are not constant.
+    fn new() -> Place {
+        free_place!()
     }
-}; MOST_GROUPS];
+
+    /// A free one.
+    #[cfg(not(loom))]
+    const fn new() -> Place {
+        free_place!()
+    }
+
+    /// Takes it for a new group, if it is free: the caller has a reference.
+    #[must_use = "a place that is taken must be left"]
+    fn take(&self) -> bool {
+        let free =
+            self.references.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if free {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// Another reference beside one that stays meanwhile.
+    fn refer(&self) {
+        self.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reference goes.
+    fn leave(&self) {
+        // Release: whoever takes the place next comes after all uses of it. Its policy stays until then.
+        self.references.fetch_sub(1, Ordering::Release);
+    }
+
+    fn set_weight(&self, weight: u32, version: &AtomicU64) {
+        self.weight.store(weight, Ordering::Relaxed);
+        version.fetch_add(1, Ordering::Release);
+    }
+
+    fn set_cap(&self, cap: Option<Cap>, version: &AtomicU64) {
+        let part = |ns: u64| (ns / 1000).clamp(1, u64::from(u32::MAX));
+        let word = cap.map_or(0, |cap| part(cap.quota) << 32 | part(cap.period));
+        self.cap.store(word, Ordering::Relaxed);
+        version.fetch_add(1, Ordering::Release);
+    }
+
+    fn set_policy(&self, policy: Policy, version: &AtomicU64) {
+        self.latency.store(policy.latency, Ordering::Relaxed);
+        self.set_cap(policy.cap, version);
+        self.set_weight(policy.weight, version);
+    }
+
+    /// What is said about its group, and its generation. Parts of it may be newer than the version that was read
+    /// before.
+    fn look_up(&self) -> (Policy, u32) {
+        let cap = self.cap.load(Ordering::Relaxed);
+        let cap = (cap != 0).then_some(Cap {
+            quota: (cap >> 32) * 1000,
+            period: (cap & u64::from(u32::MAX)) * 1000,
+        });
+        let policy = Policy {
+            weight: self.weight.load(Ordering::Relaxed),
+            latency: self.latency.load(Ordering::Relaxed),
+            cap,
+        };
+        (policy, self.generation.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(not(loom))]
+static TABLE: [Place; MOST_GROUPS] = [const { Place::new() }; MOST_GROUPS];
 
 /// Changed after each change of a policy. 0 as long as there has been but the default group, with its default policy.
+#[cfg(not(loom))]
 static VERSION: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref TABLE: [Place; MOST_GROUPS] = std::array::from_fn(|_| Place::new());
+    static ref VERSION: AtomicU64 = AtomicU64::new(0);
+}
 
 /// See [`VERSION`].
 #[inline]
 pub(super) fn version() -> u64 {
-    // Pairs with the release in `set_weight`: policies are at least as new.
+    // Pairs with the releases in `Place`: policies are at least as new.
     VERSION.load(Ordering::Acquire)
 }
 
 /// What is said about a group, and its generation.
 pub(super) fn look_up(id: GroupId) -> (Policy, u32) {
-    let place = &TABLE[id.index()];
-    let cap = place.cap.load(Ordering::Relaxed);
-    let cap = (cap != 0)
-        .then_some(Cap { quota: (cap >> 32) * 1000, period: (cap & u64::from(u32::MAX)) * 1000 });
-    let policy = Policy {
-        weight: place.weight.load(Ordering::Relaxed),
-        latency: place.latency.load(Ordering::Relaxed),
-        cap,
-    };
-    (policy, place.generation.load(Ordering::Relaxed))
+    TABLE[id.index()].look_up()
 }
 
 /// The generation of a group that exists.
@@ -74,17 +147,12 @@ impl Member {
     ///
     /// There are too many.
     pub(crate) fn create(name: String, policy: Policy) -> io::Result<Member> {
-        let free = TABLE.iter().enumerate().skip(1).find(|(_, place)| {
-            let claim =
-                place.references.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
-            claim.is_ok()
-        });
-        let (index, place) = free.ok_or_else(|| {
+        let free = (1..MOST_GROUPS).find(|index| TABLE[*index].take());
+        let index = free.ok_or_else(|| {
             io::Error::other(format!(
                 "there are {MOST_GROUPS} groups already; one whose handles are dropped and whose threads have ended makes room"
             ))
         })?;
-        place.generation.fetch_add(1, Ordering::Relaxed);
         let member = Member(GroupId::new(index));
         *member.name() = name;
         member.set_policy(policy);
@@ -94,7 +162,7 @@ impl Member {
     /// Another reference to a group that the caller, or a thread that it knows to be alive, refers to.
     pub(crate) fn of(id: GroupId) -> Member {
         if id != GroupId::DEFAULT {
-            TABLE[id.index()].references.fetch_add(1, Ordering::Relaxed);
+            TABLE[id.index()].refer();
         }
         Member(id)
     }
@@ -114,23 +182,17 @@ impl Member {
 
     /// Says something about it, for all runtimes, from their next decision on.
     fn set_policy(&self, policy: Policy) {
-        TABLE[self.0.index()].latency.store(policy.latency, Ordering::Relaxed);
-        self.set_cap(policy.cap);
-        self.set_weight(policy.weight);
+        TABLE[self.0.index()].set_policy(policy, &VERSION);
     }
 
     /// As [`Member::set_policy`].
     pub(crate) fn set_weight(&self, weight: u32) {
-        TABLE[self.0.index()].weight.store(weight, Ordering::Relaxed);
-        VERSION.fetch_add(1, Ordering::Release);
+        TABLE[self.0.index()].set_weight(weight, &VERSION);
     }
 
     /// As [`Member::set_policy`].
     pub(crate) fn set_cap(&self, cap: Option<Cap>) {
-        let part = |ns: u64| (ns / 1000).clamp(1, u64::from(u32::MAX));
-        let word = cap.map_or(0, |cap| part(cap.quota) << 32 | part(cap.period));
-        TABLE[self.0.index()].cap.store(word, Ordering::Relaxed);
-        VERSION.fetch_add(1, Ordering::Release);
+        TABLE[self.0.index()].set_cap(cap, &VERSION);
     }
 }
 
@@ -138,8 +200,114 @@ impl Drop for Member {
     #[inline]
     fn drop(&mut self) {
         if self.0 != GroupId::DEFAULT {
-            // Release: whoever takes the place next comes after all uses of it. Its policy stays until then.
-            TABLE[self.0.index()].references.fetch_sub(1, Ordering::Release);
+            TABLE[self.0.index()].leave();
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::atomic::UnsafeCell;
+    use loom::sync::Arc;
+
+    struct World {
+        place: Place,
+        version: AtomicU64,
+        /// Stands for what is done by threads of the place's group, and to what is kept by place.
+        uses: UnsafeCell<u32>,
+    }
+
+    // SAFETY: loom checks the accesses.
+    unsafe impl Sync for World {}
+    // SAFETY: as above.
+    unsafe impl Send for World {}
+
+    impl World {
+        fn use_it(&self) {
+            // SAFETY: loom checks.
+            self.uses.with_mut(|n| unsafe { *n += 1 });
+        }
+    }
+
+    fn world() -> Arc<World> {
+        Arc::new(World {
+            place: Place::new(),
+            version: AtomicU64::new(0),
+            uses: UnsafeCell::new(0),
+        })
+    }
+
+    #[test]
+    fn who_takes_a_place_comes_after_all_uses_by_the_last_group() {
+        loom::model(|| {
+            let w = world();
+            assert!(w.place.take());
+            w.place.refer();
+            let (member, next) = (w.clone(), w.clone());
+            w.use_it();
+            w.place.leave();
+            let member = loom::thread::spawn(move || {
+                // A second thread of the group, which was queued here after the use above.
+                member.place.refer();
+                member.place.leave();
+                member.use_it();
+                member.place.leave();
+            });
+            let next = loom::thread::spawn(move || {
+                let taken = next.place.take();
+                if taken {
+                    next.use_it();
+                }
+                taken
+            });
+            let taken = w.place.take();
+            if taken {
+                w.use_it();
+            }
+            member.join().unwrap();
+            assert!(!(taken && next.join().unwrap()), "a place for two groups");
+        });
+    }
+
+    /// As `Renewed::renew`.
+    struct Copy {
+        version: u64,
+        seen: (Policy, u32),
+    }
+
+    impl Copy {
+        fn renew(&mut self, w: &World) {
+            let version = w.version.load(Ordering::Acquire);
+            if version != self.version {
+                *self = Copy { version, seen: w.place.look_up() };
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_knows_of_a_group_finds_its_policy_and_copies_are_renewed() {
+        loom::model(|| {
+            let w = world();
+            let maker = w.clone();
+            let policy = Policy { weight: 7, latency: 5, cap: None };
+            // Stands for the queue through which a thread of the new group comes.
+            let thread_of_it = Arc::new(AtomicU32::new(0));
+            let queue = thread_of_it.clone();
+            let thread = loom::thread::spawn(move || {
+                assert!(maker.place.take());
+                maker.place.set_policy(policy, &maker.version);
+                queue.store(1, Ordering::Release);
+            });
+            let mut copy = Copy { version: 0, seen: w.place.look_up() };
+            copy.renew(&w);
+            if thread_of_it.load(Ordering::Acquire) == 1 {
+                copy.renew(&w);
+                assert_eq!(copy.seen, (policy, 1), "it is served as the last group was");
+            }
+            thread.join().unwrap();
+            copy.renew(&w);
+            assert_eq!(copy.seen, (policy, 1), "a copy stays old");
+        });
     }
 }

@@ -18,7 +18,7 @@
 //! hands a thread over only if it can **claim** an idle helper. If not, the thread goes to the end of those
 //! of its worker that are spent, to repeat its call for a slice, and the monitor is told.
 //!
-//! **Claims.** `idle` counts helpers that wait and are not claimed. A worker claims one by taking one off,
+//! **Claims.** [`Claims`] counts helpers that wait and are not claimed. A worker claims one by taking one off,
 //! queues its thread, and rings the bell, a semaphore. Each helper that hears a ring takes one thread. A
 //! helper that wants to end takes itself off, which fails if all who wait are claimed: then there is a ring
 //! to come for each of them, and it waits on. So rings, queued threads and helpers that will take them are
@@ -35,6 +35,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::claims::{Claims, Heard};
 use super::green::{GreenRef, Leave, current};
 use super::runtime::Runtime;
 use super::state::State;
@@ -58,14 +59,8 @@ pub(crate) struct Helpers {
     queue: SpinLock<RunQueue<GreenRef>>,
     /// Rings that no helper has heard yet.
     bell: EventFd,
-    /// Helpers that wait and are not claimed.
-    idle: AtomicUsize,
-    /// Threads that found none since the monitor looked.
-    wanted: AtomicUsize,
-    /// Helpers that exist.
-    count: AtomicUsize,
-    most: usize,
-    /// Those that exist; for the monitor and for helpers that begin and end. There is room for all, so that nobody
+    claims: Claims,
+    /// Helpers that exist; for the monitor and for helpers that begin and end. There is room for all, so that nobody
     /// waits for memory with the lock held.
     present: Mutex<Vec<Arc<Helper>>>,
 }
@@ -85,22 +80,19 @@ impl Helpers {
         Ok(Helpers {
             queue: SpinLock::new(RunQueue::new()),
             bell: EventFd::from_flags(flags)?,
-            idle: AtomicUsize::new(0),
-            wanted: AtomicUsize::new(0),
-            count: AtomicUsize::new(0),
-            most,
+            claims: Claims::new(most),
             present: Mutex::new(Vec::with_capacity(most)),
         })
     }
 
     /// Number of helpers.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.claims.count()
     }
 
     /// Hands over a thread that the caller owns, if there is a helper for it. If not, another one is wanted.
     pub(super) fn submit(&self, thread: GreenRef, tape: &Tape) -> Result<(), NoHelper> {
-        if !self.take_one_off() {
+        if !self.claims.claim() {
             self.want_one();
             return Err(NoHelper);
         }
@@ -113,24 +105,17 @@ impl Helpers {
 
     /// A thread found no helper.
     pub(super) fn want_one(&self) {
-        self.wanted.fetch_add(1, Ordering::Relaxed);
+        self.claims.want_one();
     }
 
     /// Whether a thread could be handed over.
     pub(super) fn has_idle(&self) -> bool {
-        self.idle.load(Ordering::Relaxed) > 0
-    }
-
-    /// Claims an idle helper.
-    fn take_one_off(&self) -> bool {
-        // The queue's lock and the bell order what follows.
-        let less = |idle: usize| idle.checked_sub(1);
-        self.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        self.claims.has_idle()
     }
 
     /// Whether there may be more helpers than there are.
     pub(super) fn may_grow(&self) -> bool {
-        self.count() < self.most
+        self.claims.may_grow()
     }
 
     fn ring(&self) {
@@ -140,19 +125,17 @@ impl Helpers {
 
     /// Wakes all helpers, to see that the runtime has ended.
     pub(super) fn ring_all(&self) {
-        (0..self.count()).for_each(|_| self.ring());
+        (0..self.claims.count_at_the_end()).for_each(|_| self.ring());
     }
 
     /// How many helpers are to be started.
     pub(super) fn take_wishes(&self) -> usize {
-        let room = self.most.saturating_sub(self.count());
-        self.wanted.swap(0, Ordering::Relaxed).min(room)
+        self.claims.take_wishes()
     }
 
     /// Whether a thread is on a helper, or on its way to one.
     pub(super) fn are_busy(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > self.idle.load(Ordering::Relaxed)
-            || self.wanted.load(Ordering::Relaxed) > 0
+        self.claims.are_busy()
     }
 
     /// Starts another helper. Called by the monitor.
@@ -161,13 +144,13 @@ impl Helpers {
     ///
     /// The system has no OS thread left.
     pub(super) fn start_one(&self, runtime: &Arc<Runtime>) -> io::Result<JoinHandle<()>> {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let number = self.claims.begins();
         let this = runtime.clone();
         let started = thread::Builder::new()
             .name(format!("{}-h{number}", runtime.name()))
             .spawn(move || this.helpers().run(&this));
         if started.is_err() {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.claims.ends();
         }
         started
     }
@@ -206,28 +189,19 @@ impl Helpers {
             self.present().retain(|h| !Arc::ptr_eq(h, &helper));
             helper.seat.give_up();
         }
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.claims.ends();
     }
 
     /// The next thread, owned by the caller; `None` when the helper shall end.
     fn next(&self, runtime: &Runtime) -> Option<GreenRef> {
         let limit = PollTimeout::try_from(IDLE).expect("a few seconds");
-        self.idle.fetch_add(1, Ordering::Relaxed);
-        let mut patient = true;
-        loop {
-            // Whoever ends the runtime rings for all helpers that exist by then.
-            if (!patient || runtime.has_ended()) && self.take_one_off() {
-                return None;
-            }
+        let listen = || {
             let mut fds = [PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
-            patient = poll(&mut fds, limit) != Ok(0);
-            if self.bell.read().is_ok() {
-                // When the runtime ends it rings for nobody.
-                if let Some(thread) = self.queue.with(|q| q.pop(GroupId::DEFAULT)) {
-                    return Some(thread);
-                }
-            }
-        }
+            let long_silence = poll(&mut fds, limit) == Ok(0);
+            Heard { ring: self.bell.read().is_ok(), long_silence }
+        };
+        let take = || self.queue.with(|q| q.pop(GroupId::DEFAULT));
+        self.claims.wait(|| runtime.has_ended(), listen, take)
     }
 }
 

@@ -6,28 +6,59 @@
 //! ([`RunQueue::news`]).
 //!
 //! **Several workers.** A hog alone on its worker has no reason to look around. So whoever finds several
-//! groups runnable says so (`contended`), and tells the workers that guard a hog; from then on leases end
-//! everywhere, until somebody finds but one.
+//! groups runnable says so (`contended`), and tells the other workers; from then on leases end everywhere, and
+//! whoever begins one arms its timer, until somebody finds but one.
 //!
 //! The order of locks is: a worker's queue, then the shares.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::green::GreenRef;
 use super::group;
 use super::run::Worker;
 use super::tape::Tape;
+use crate::atomic::{AtomicBool, AtomicU64, Ordering, Ordering::Relaxed, fence};
 use crate::lock::SpinLock;
 use crate::sched::{Choice, Elsewhere, GroupId, Groups, MOST_GROUPS, RunQueue, Shares, Totals};
 use crate::time::now;
+
+/// A set of groups that is changed under a lock, posted for those who only want to have a look.
+///
+/// Nothing is ordered by it. Who is about to sleep looks at it as [`idle`](super::idle) says; and whoever adds a
+/// group that may need somebody wakes or sends them afterwards.
+pub(super) struct Posted(AtomicU64);
+
+impl Posted {
+    pub(super) fn new() -> Posted {
+        Posted(AtomicU64::new(0))
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> Groups {
+        Groups::from_bits(self.0.load(Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn post(&self, groups: Groups) {
+        self.0.store(groups.bits(), Relaxed);
+    }
+}
+
+/// Notes that several groups are runnable; whether that is news, of which those who guard must be told.
+pub(super) fn begins(contended: &AtomicBool) -> bool {
+    let is_news = !contended.swap(true, Relaxed);
+    if is_news {
+        // Whoever begins to guard now either finds it noted, or is found.
+        fence(Ordering::SeqCst);
+    }
+    is_news
+}
 
 /// The shares of a runtime's groups.
 pub(super) struct Leases {
     shares: SpinLock<Renewed>,
     /// Copies of what the last decision found, for those who only want to know:
-    throttled: AtomicU64,
+    throttled: Posted,
     contended: AtomicBool,
 }
 
@@ -46,33 +77,44 @@ impl Leases {
                 version: 0,
                 generations: [0; MOST_GROUPS],
             }),
-            throttled: AtomicU64::new(0),
+            throttled: Posted::new(),
             contended: AtomicBool::new(false),
         }
     }
 
-    /// Asks the shares, and whether groups were released meanwhile. For workers and threads that are pinned.
-    fn ask<R>(&self, tape: &Tape, now: u64, question: impl FnOnce(&mut Shares) -> R) -> (R, bool) {
-        self.shares.with(|renewed| {
+    /// Asks the shares. If groups are found that may run again, `send` is called, which is to send a sleeper to
+    /// search: nobody else will find them. For workers and threads that are pinned.
+    fn ask<R>(
+        &self,
+        tape: &Tape,
+        now: u64,
+        question: impl FnOnce(&mut Shares) -> R,
+        send: impl FnOnce(),
+    ) -> R {
+        let (answer, released) = self.shares.with(|renewed| {
             let before = renewed.shares.throttled();
             renewed.renew(now, tape);
             let answer = question(&mut renewed.shares);
             let after = renewed.shares.throttled();
-            self.throttled.store(after.bits(), Relaxed);
+            self.throttled.post(after);
             tape.throttled(after);
             (answer, !before.without(after).is_empty())
-        })
+        });
+        if released {
+            send();
+        }
+        answer
     }
 
     /// Groups that may not run for now.
     pub(super) fn throttled(&self) -> Groups {
-        Groups::from_bits(self.throttled.load(Relaxed))
+        self.throttled.get()
     }
 
-    /// What a group got in this runtime.
-    pub(super) fn totals(&self, tape: &Tape, group: GroupId) -> Totals {
+    /// What a group got in this runtime. For `send`, see [`Leases::ask`].
+    pub(super) fn totals(&self, tape: &Tape, group: GroupId, send: impl FnOnce()) -> Totals {
         let now = now();
-        self.ask(tape, now, |shares| shares.totals(now, group)).0
+        self.ask(tape, now, |shares| shares.totals(now, group), send)
     }
 }
 
@@ -169,6 +211,11 @@ impl Lease {
 }
 
 impl Worker {
+    /// Asks the shares.
+    fn ask<R>(&self, now: u64, question: impl FnOnce(&mut Shares) -> R) -> R {
+        self.runtime().leases().ask(self.tape(), now, question, || self.send_searcher())
+    }
+
     /// The group whose thread is to run next, of those that are queued and of `own`, of which a thread could go on.
     /// None if nothing of that may run, or if threads of another group are to be [fetched](Lease::take_fetch) first.
     #[inline]
@@ -211,18 +258,14 @@ impl Worker {
             lease.bound.set(Groups::NONE);
         }
         let elsewhere = self.elsewhere();
-        let ((choice, contended), released) =
-            self.runtime().leases().ask(self.tape(), now, |shares| {
-                let choice = shares.choose(now, self.index(), here, elsewhere);
-                match choice {
-                    Choice::Serve(group, _) => self.tape().chosen(self.index(), group, now, shares),
-                    Choice::Fetch(_) | Choice::Rest(_) => self.tape().rests(self.index()),
-                }
-                (choice, shares.is_contended())
-            });
-        if released {
-            self.send_searcher();
-        }
+        let (choice, contended) = self.ask(now, |shares| {
+            let choice = shares.choose(now, self.index(), here, elsewhere);
+            match choice {
+                Choice::Serve(group, _) => self.tape().chosen(self.index(), group, now, shares),
+                Choice::Fetch(_) | Choice::Rest(_) => self.tape().rests(self.index()),
+            }
+            (choice, shares.is_contended())
+        });
         self.note_contention(contended, expired);
         match choice {
             Choice::Serve(group, until) => {
@@ -230,7 +273,7 @@ impl Worker {
                 lease.group.set(group);
                 lease.until.set(until);
                 lease.capped.set(group::look_up(group).0.cap.is_some());
-                if lease.capped.get() {
+                if self.lease_matters() {
                     self.ensure_tick();
                 }
                 Some(group)
@@ -260,14 +303,10 @@ impl Worker {
             return false;
         }
         let elsewhere = self.elsewhere();
-        let ((review, contended), released) =
-            self.runtime().leases().ask(self.tape(), now, |shares| {
-                (shares.review(now, self.index(), queued, elsewhere), shares.is_contended())
-            });
+        let (review, contended) = self.ask(now, |shares| {
+            (shares.review(now, self.index(), queued, elsewhere), shares.is_contended())
+        });
         self.note_contention(contended, expired);
-        if released {
-            self.send_searcher();
-        }
         match review {
             Some(until) => {
                 lease.until.set(until);
@@ -288,20 +327,25 @@ impl Worker {
         queue.served(lease.group(), served, self.runtime().slice());
     }
 
-    /// When the present lease ends, if that matters: to others that are queued here or elsewhere, or to a cap.
+    /// Whether the end of the present lease matters even if nobody is queued here: to others elsewhere, or to a cap.
+    pub(super) fn lease_matters(&self) -> bool {
+        self.runtime().leases().contended.load(Relaxed) || self.lease().is_capped()
+    }
+
+    /// When the present lease ends, if that matters.
     pub(super) fn lease_ends(&self, others_queued: bool) -> Option<u64> {
-        let leases = self.runtime().leases();
-        let matters = others_queued || leases.contended.load(Relaxed) || self.lease().is_capped();
+        let matters = others_queued || self.lease_matters();
         (group::version() != 0 && matters).then(|| self.lease().until())
     }
 
     /// Several groups are known to be runnable until a lease has ended after which there is but one.
     fn note_contention(&self, contended: bool, expired: bool) {
-        let leases = self.runtime().leases();
-        if !contended && !expired || leases.contended.swap(contended, Relaxed) {
-            return;
-        }
-        if contended {
+        let noted = &self.runtime().leases().contended;
+        if !contended {
+            if expired {
+                noted.store(false, Relaxed);
+            }
+        } else if begins(noted) {
             let others = self.runtime().workers().iter().filter(|w| w.index() != self.index());
             others.for_each(Worker::nudge);
         }
@@ -316,12 +360,11 @@ impl Worker {
         let time = now();
         // Whoever has nothing to do tries again.
         let elsewhere = Elsewhere { bound: Groups::NONE, ..elsewhere };
-        let choose = |shares: &mut Shares| {
+        let choice = self.ask(time, |shares| {
             let choice = shares.choose(time, self.index(), Groups::NONE, elsewhere);
             self.tape().rests(self.index());
             choice
-        };
-        let choice = self.runtime().leases().ask(self.tape(), time, choose).0;
+        });
         // The lease has ended: what is fetched must not be served under it, uncounted.
         self.lease().end();
         match choice {
@@ -333,7 +376,7 @@ impl Worker {
     /// The worker has nothing to run: it serves nobody.
     pub(super) fn end_lease(&self, now: u64) {
         if self.lease().end() {
-            self.runtime().leases().ask(self.tape(), now, |shares| {
+            self.ask(now, |shares| {
                 shares.give_up(now, self.index());
                 self.tape().rests(self.index());
             });
@@ -349,5 +392,125 @@ impl Worker {
             stranded: all.stranded.with(worker.stranded()),
             ..all
         })
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sched::{Cap, Policy};
+    use crate::worker::idle::{Idle, Sleeper};
+    use loom::sync::Arc;
+
+    const PERIOD: u64 = 1_000_000;
+
+    /// A worker that is about to sleep, and a thread of a group that is queued at another one.
+    struct World {
+        idle: Idle,
+        sleeper: Sleeper,
+        queued: Posted,
+        leases: Leases,
+        /// Stands for the eventfd.
+        woken: AtomicBool,
+    }
+
+    fn capped() -> GroupId {
+        GroupId::new(1)
+    }
+
+    fn world() -> Arc<World> {
+        Arc::new(World {
+            idle: Idle::new(),
+            sleeper: Sleeper::new(),
+            queued: Posted::new(),
+            leases: Leases::new(1, PERIOD),
+            woken: AtomicBool::new(false),
+        })
+    }
+
+    impl World {
+        fn send(&self) {
+            if self.idle.send_searcher([(0, &self.sleeper)].into_iter()).is_some() {
+                self.woken.store(true, Relaxed);
+            }
+        }
+
+        fn choose(&self, now: u64) -> Choice {
+            let here = Groups::only(capped());
+            let choose = |shares: &mut Shares| shares.choose(now, 0, here, Elsewhere::default());
+            self.leases.ask(now, choose, || self.send())
+        }
+
+        /// The group has used up its quota.
+        fn throttle(&self) {
+            let cap = Some(Cap { quota: 1000, period: PERIOD });
+            let policy = Policy { cap, ..Policy::DEFAULT };
+            self.leases.ask(1, |shares| shares.set_policy(1, capped(), policy), || ());
+            assert!(matches!(self.choose(PERIOD + 1), Choice::Serve(..)));
+            assert!(matches!(self.choose(PERIOD + 2000), Choice::Rest(_)));
+            assert!(self.leases.throttled().contains(capped()));
+        }
+
+        fn has_work(&self) -> bool {
+            !self.queued.get().without(self.leases.throttled()).is_empty()
+        }
+
+        /// As `Worker::sleep`.
+        fn sleeps(&self) -> bool {
+            self.idle.announce(&self.sleeper);
+            !self.has_work()
+        }
+    }
+
+    fn is_not_slept_through(prepare: fn(&World), happens: fn(&World)) {
+        loom::model(move || {
+            let w = world();
+            prepare(&w);
+            let other = w.clone();
+            let thread = loom::thread::spawn(move || happens(&other));
+            let sleeps = w.sleeps();
+            thread.join().unwrap();
+            let lost = sleeps && w.has_work() && !w.woken.load(Relaxed);
+            assert!(!lost, "asleep beside a thread that may run");
+        });
+    }
+
+    #[test]
+    fn a_group_that_is_queued_elsewhere_is_seen_or_sends_the_sleeper() {
+        is_not_slept_through(
+            |_| (),
+            |w| {
+                w.queued.post(Groups::only(capped()));
+                w.send();
+            },
+        );
+    }
+
+    #[test]
+    fn a_group_that_is_released_is_seen_or_sends_the_sleeper() {
+        is_not_slept_through(
+            |w| {
+                w.queued.post(Groups::only(capped()));
+                w.throttle();
+            },
+            |w| assert!(matches!(w.choose(3 * PERIOD), Choice::Serve(..))),
+        );
+    }
+
+    /// Who asks for numbers finds first that the cap is gone.
+    #[test]
+    fn a_group_whose_release_is_found_by_the_way_sends_the_sleeper() {
+        is_not_slept_through(
+            |w| {
+                w.queued.post(Groups::only(capped()));
+                w.throttle();
+            },
+            |w| {
+                let now = PERIOD + 3000;
+                let lift = |shares: &mut Shares| shares.set_policy(now, capped(), Policy::DEFAULT);
+                w.leases.ask(now, lift, || w.send());
+                assert!(matches!(w.choose(3 * PERIOD), Choice::Serve(..)));
+            },
+        );
     }
 }

@@ -35,6 +35,7 @@
 //!   watches. - [`parker`], [`idle`]: the lock-free parts, with loom models.
 
 mod account;
+mod claims;
 pub(crate) mod green;
 pub(crate) mod group;
 mod helper;

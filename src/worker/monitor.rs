@@ -23,7 +23,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -32,6 +31,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::green::GreenRef;
 use super::run::Worker;
 use super::runtime::Runtime;
+use crate::atomic::{AtomicBool, Ordering, fence};
 use crate::context::pool;
 use crate::sched::MOST_STOLEN;
 
@@ -48,7 +48,7 @@ pub(crate) struct Monitor {
     bell: EventFd,
     /// The bell and the alarms of the workers.
     sources: Epoll,
-    dormant: AtomicBool,
+    dormancy: Dormancy,
     /// The pools have something to give back.
     chores: AtomicBool,
 }
@@ -59,12 +59,7 @@ impl Monitor {
         let bell = EventFd::from_flags(flags)?;
         let sources = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         sources.add(&bell, EpollEvent::new(ONCE_PER_WRITE, BELL))?;
-        Ok(Monitor {
-            bell,
-            sources,
-            dormant: AtomicBool::new(false),
-            chores: AtomicBool::new(false),
-        })
+        Ok(Monitor { bell, sources, dormancy: Dormancy::new(), chores: AtomicBool::new(false) })
     }
 
     /// Has it listen to a worker's alarm, before it runs.
@@ -85,8 +80,7 @@ impl Monitor {
 
     /// Makes it look from now on. Async-signal-safe.
     pub(super) fn attend(&self) {
-        fence(Ordering::SeqCst);
-        if self.dormant.load(Ordering::Relaxed) && self.dormant.swap(false, Ordering::Relaxed) {
+        if self.dormancy.is_broken() {
             self.poke();
         }
     }
@@ -112,6 +106,33 @@ impl Monitor {
             runtime.monitor_signals.fetch_add(signals as u64, Ordering::Relaxed);
             watch.work(self, runtime);
         }
+    }
+}
+
+/// Whether the monitor sleeps until it is poked.
+struct Dormancy(AtomicBool);
+
+impl Dormancy {
+    fn new() -> Dormancy {
+        Dormancy(AtomicBool::new(false))
+    }
+
+    /// The monitor is about to sleep; unless it sees a reason not to, for which it must look after this.
+    fn begins(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The monitor is awake, and stays so.
+    fn ends(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// To be called after giving the monitor a reason to look; whether it must be poked.
+    #[must_use = "a monitor that is no longer dormant must know it"]
+    fn is_broken(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -148,8 +169,7 @@ impl Watch {
         let chores = self.chores.map(|at| at.saturating_duration_since(Instant::now()));
         let mut look = Some(LOOK.saturating_sub(self.last_look.elapsed()));
         if self.quiet >= QUIET_LOOKS {
-            monitor.dormant.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            monitor.dormancy.begins();
             if runtime.is_quiet() {
                 look = None;
             }
@@ -180,7 +200,7 @@ impl Watch {
             self.last_look = Instant::now();
             self.quiet = if runtime.is_quiet() { self.quiet + 1 } else { 0 };
             if self.quiet == 0 {
-                monitor.dormant.store(false, Ordering::Relaxed);
+                monitor.dormancy.ends();
             }
             let recalled = runtime.helpers().recall();
             runtime.monitor_signals.fetch_add(recalled as u64, Ordering::Relaxed);
@@ -252,5 +272,89 @@ fn ask_for_short_latency() {
             attributes.runtime = SLICE;
             libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::worker::claims::Claims;
+    use crate::worker::idle::{Idle, Sleeper};
+    use loom::sync::Arc;
+
+    struct World {
+        dormancy: Dormancy,
+        /// Stands for the bell.
+        poked: AtomicBool,
+        idle: Idle,
+        sleeper: Sleeper,
+        claims: Claims,
+    }
+
+    /// A runtime of one worker, which sleeps.
+    fn world(helpers: usize) -> Arc<World> {
+        let w = World {
+            dormancy: Dormancy::new(),
+            poked: AtomicBool::new(false),
+            idle: Idle::new(),
+            sleeper: Sleeper::new(),
+            claims: Claims::new(helpers),
+        };
+        w.idle.announce(&w.sleeper);
+        Arc::new(w)
+    }
+
+    impl World {
+        fn attend(&self) {
+            if self.dormancy.is_broken() {
+                self.poked.swap(true, Ordering::Release);
+            }
+        }
+
+        /// As `Runtime::is_quiet`.
+        fn is_quiet(&self) -> bool {
+            self.idle.all_sleep(1) && !self.claims.are_busy()
+        }
+
+        /// As `Watch::timeout`; whether it sleeps for good.
+        fn sleeps(&self) -> bool {
+            self.dormancy.begins();
+            self.is_quiet()
+        }
+
+        fn lost(&self, sleeps: bool) -> bool {
+            sleeps && !self.is_quiet() && !self.poked.load(Ordering::Relaxed)
+        }
+    }
+
+    fn sees_or_is_poked(helpers: usize, reason: fn(&World)) {
+        loom::model(move || {
+            let w = world(helpers);
+            let other = w.clone();
+            let thread = loom::thread::spawn(move || {
+                reason(&other);
+                other.attend();
+            });
+            let sleeps = w.sleeps();
+            thread.join().unwrap();
+            assert!(!w.lost(sleeps), "dormant although there is something to be looked at");
+        });
+    }
+
+    #[test]
+    fn a_worker_that_wakes_up_is_seen_or_pokes_the_monitor() {
+        sees_or_is_poked(0, |w| {
+            w.idle.awake(&w.sleeper);
+        });
+    }
+
+    #[test]
+    fn a_worker_that_is_woken_is_seen_or_pokes_the_monitor() {
+        sees_or_is_poked(0, |w| assert!(w.idle.wake(&w.sleeper)));
+    }
+
+    #[test]
+    fn a_wish_for_a_helper_is_seen_or_pokes_the_monitor() {
+        sees_or_is_poked(1, |w| w.claims.want_one());
     }
 }

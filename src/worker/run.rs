@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -13,7 +12,7 @@ use super::account::Accounts;
 use super::green::{GreenRef, Leave, Why, set_current};
 use super::helper::NoHelper;
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
-use super::lease::Lease;
+use super::lease::{Lease, Posted};
 use super::parker::Parker;
 use super::runtime::Runtime;
 use super::state::State;
@@ -28,7 +27,7 @@ use crate::lock::SpinLock;
 use crate::preempt::Stalls;
 use crate::preempt::pin::Pin;
 use crate::preempt::seat::Seat;
-use crate::preempt::tick::Tick;
+use crate::preempt::tick::{Alert, Tick};
 use crate::reactor::op::{Op, Request};
 use crate::reactor::timer::Timers;
 use crate::reactor::uring::Uring;
@@ -60,9 +59,9 @@ pub(crate) struct Worker {
     // Shared, each with a protocol of its own:
     queue: SpinLock<RunQueue<GreenRef>>,
     /// The groups in the queue, for those who only want to know whether it is worth locking.
-    queued: AtomicU64,
+    queued: Posted,
     /// Those of them that have not been served for long.
-    stranded: AtomicU64,
+    stranded: Posted,
     /// Locked by others only to disarm what a thread armed here before it moved.
     timers: SpinLock<Timers<TimerTarget>>,
     pub(super) sleeper: Sleeper,
@@ -70,7 +69,7 @@ pub(crate) struct Worker {
     /// The ring's, for the monitor: written to at completions during a guarded turn.
     alarm: EventFd,
     /// Whoever queues a thread here must signal the seat.
-    pub(super) alert: AtomicBool,
+    pub(super) alert: Alert,
     pub(super) tick: Tick,
     pub(super) seat: Seat,
     pub(super) stalls: Stalls,
@@ -123,14 +122,14 @@ impl Worker {
     ) -> io::Result<Worker> {
         Ok(Worker {
             queue: SpinLock::new(RunQueue::new()),
-            queued: AtomicU64::new(0),
-            stranded: AtomicU64::new(0),
+            queued: Posted::new(),
+            stranded: Posted::new(),
             timers: SpinLock::new(Timers::new()),
             sleeper: Sleeper::new(),
             // Blocking, so that the ring's read of it waits.
             waker: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
             alarm: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            alert: AtomicBool::new(false),
+            alert: Alert::new(),
             tick: Tick::none(),
             seat: Seat::new(),
             stalls: Stalls::new(),
@@ -188,8 +187,8 @@ impl Worker {
 
     #[inline]
     fn note_queued(&self, queue: &RunQueue<GreenRef>) {
-        self.queued.store(queue.queued().bits(), Relaxed);
-        self.stranded.store(queue.stranded().bits(), Relaxed);
+        self.queued.post(queue.queued());
+        self.stranded.post(queue.stranded());
     }
 
     /// Queues a thread here from another OS thread, and sees to it that the worker notices.
@@ -227,18 +226,18 @@ impl Worker {
 
     #[inline]
     pub(super) fn has_queued(&self) -> bool {
-        self.queued.load(Relaxed) != 0
+        !self.queued.get().is_empty()
     }
 
     /// The groups with threads in the queue.
     #[inline]
     pub(super) fn queued(&self) -> Groups {
-        Groups::from_bits(self.queued.load(Relaxed))
+        self.queued.get()
     }
 
     /// Those of them that have not been served for long.
     pub(super) fn stranded(&self) -> Groups {
-        Groups::from_bits(self.stranded.load(Relaxed))
+        self.stranded.get()
     }
 
     /// Whether there is a thread in the queue that may run now.
@@ -722,6 +721,8 @@ impl Worker {
         } else {
             Some(REST)
         };
+        // Before it looks for the last time: it may find that a group may run again.
+        self.end_lease(now());
         runtime.idle.announce(&self.sleeper);
         // Threads that are bound to another worker are no reason to stay awake.
         let elsewhere =
@@ -729,7 +730,6 @@ impl Worker {
         let must_stay = self.has_work() || elsewhere || runtime.has_ended();
         if !must_stay {
             self.counters.sleeps.add(1);
-            self.end_lease(now());
             let watching = runtime.idle.take_watch(runtime.workers.len());
             let watch = watching.then(|| self.own.watch.get());
             self.poll(self.wait_until_timer_or([watch, rest].into_iter().flatten().min()));

@@ -251,10 +251,18 @@ impl Runtime {
         &self.leases
     }
 
+    /// Sends a sleeper to search, if there is one. For those who are not workers.
+    fn send_searcher(&self) {
+        let all = self.workers.iter().map(|worker| &worker.sleeper).enumerate();
+        if let Some(i) = self.idle.send_searcher(all) {
+            self.workers[i].ring_bell();
+        }
+    }
+
     /// What the threads of a group have used in this runtime.
     pub(crate) fn group_stats(&self, group: &Member) -> SchedStat {
         let _pin = Pin::new();
-        let totals = self.leases.totals(&self.tape, group.id());
+        let totals = self.leases.totals(&self.tape, group.id(), || self.send_searcher());
         let mut sum =
             SchedStat { throttled: Duration::from_nanos(totals.throttled), ..SchedStat::default() };
         let now = now();

@@ -14,9 +14,9 @@
 //! of a queue owns it (the queue's lock hands it over), as does whoever gets it out of a park word (acquire and
 //! release there), and the worker whose ring or timer reports the end of its wait. So changes need no
 //! exchange, and a thread that is in two queues, or runs twice, is found out by the first illegal one. Debug
-//! builds check every change; others may read it at any time, for reports.
+//! builds and models check every change; others may read it at any time, for reports.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use crate::atomic::{AtomicU8, Ordering};
 
 /// What a green thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl StateWord {
     #[inline]
     pub(super) fn becomes(&self, next: State) -> State {
         let before = self.get();
-        if cfg!(debug_assertions) && !before.may_become(next) {
+        if cfg!(any(debug_assertions, loom)) && !before.may_become(next) {
             panic!("a green thread that is {before:?} becomes {next:?}");
         }
         self.0.store(next as u8, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl StateWord {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -99,5 +99,115 @@ mod tests {
         assert!(!Queued.may_become(Queued), "a thread is in one queue at a time");
         assert!(!Running.may_become(Running), "a thread has one turn at a time");
         assert!(State::ALL.into_iter().all(|next| !Ended.may_become(next)));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::lock::SpinLock;
+    use crate::worker::parker::Parker;
+    use loom::sync::Arc;
+
+    const WAITER: usize = 64;
+
+    /// One thread, and what it can be handed over through. A change that does not see the one before is illegal.
+    struct World {
+        state: StateWord,
+        queue: SpinLock<Vec<usize>>,
+        parker: Parker,
+    }
+
+    fn world() -> Arc<World> {
+        let w = World {
+            state: StateWord::new(),
+            queue: SpinLock::new(Vec::new()),
+            parker: Parker::new(),
+        };
+        w.publish();
+        assert!(w.run());
+        Arc::new(w)
+    }
+
+    impl World {
+        fn publish(&self) {
+            self.state.becomes(State::Queued);
+            self.queue.with(|q| q.push(WAITER));
+        }
+
+        /// A worker takes it out, if it is queued.
+        fn run(&self) -> bool {
+            let taken = self.queue.with(|q| q.pop()).is_some();
+            if taken {
+                self.state.becomes(State::Running);
+            }
+            taken
+        }
+
+        /// As `Worker::park`.
+        fn park(&self) {
+            self.state.becomes(State::Waiting);
+            if !self.parker.commit(WAITER) {
+                self.publish();
+            }
+        }
+
+        fn notify(&self) {
+            if self.parker.notify().is_some() {
+                self.publish();
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_is_queued_and_run_by_one_after_the_other() {
+        loom::model(|| {
+            let w = world();
+            w.publish();
+            let thief = w.clone();
+            let thread = loom::thread::spawn(move || {
+                if thief.run() {
+                    thief.publish();
+                }
+            });
+            if w.run() {
+                w.publish();
+            }
+            thread.join().unwrap();
+            assert!(w.run() && !w.run());
+        });
+    }
+
+    #[test]
+    fn a_thread_that_parks_is_made_runnable_by_its_owner_alone() {
+        loom::model(|| {
+            let w = world();
+            let notifier = w.clone();
+            let thread = loom::thread::spawn(move || notifier.notify());
+            w.park();
+            // Another worker, or the same.
+            w.run();
+            thread.join().unwrap();
+            w.run();
+            assert_eq!(w.state.get(), State::Running);
+            assert!(w.parker.take());
+        });
+    }
+
+    #[test]
+    fn a_thread_whose_wait_ends_twice_is_made_runnable_once() {
+        loom::model(|| {
+            let w = world();
+            w.park();
+            let notifier = w.clone();
+            let thread = loom::thread::spawn(move || notifier.notify());
+            // As `Worker::expire`.
+            if w.parker.withdraw(WAITER) {
+                w.publish();
+            }
+            let runs_early = w.run();
+            thread.join().unwrap();
+            assert!(w.run() ^ runs_early, "it waits for good, or runs twice");
+        });
     }
 }

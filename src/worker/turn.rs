@@ -25,7 +25,7 @@
 //! it goes to the end of those that are spent.
 //!
 //! **Tickless.** The timer is armed only if something is queued, or pending on this worker: a timer, an
-//! op. Where nothing is, others who queue something arm it ([`Worker::nudge`]). It is not disarmed when the
+//! op; or if the lease has an end ([`lease`](super::lease)). Where nothing is, others who queue something arm it ([`Worker::nudge`]). It is not disarmed when the
 //! reason goes, since that takes as long as arming: one tick may come for nothing after a worker has
 //! become idle.
 //!
@@ -36,7 +36,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::green::{GreenRef, Leave, Why, current};
 use super::run::Worker;
@@ -149,7 +149,7 @@ impl Worker {
     pub(super) fn round_begins(&self, first: GreenRef, now: u64) {
         if !self.tick.is_armed()
             && !self.begins_guarded(first)
-            && (self.has_queued() || self.has_pending())
+            && (self.has_queued() || self.has_pending() || self.lease_matters())
         {
             self.arm_coarsely(now);
         }
@@ -195,7 +195,7 @@ impl Worker {
 
     fn cease_guard(&self) {
         self.turns().guarded.set(false);
-        self.alert.store(false, Relaxed);
+        self.alert.lower();
         self.with_driver(|driver| driver.raise_alarms(false));
     }
 
@@ -216,8 +216,7 @@ impl Worker {
     /// everything else that could be a reason to end it announced.
     fn keep_guard(&self, thread: GreenRef, now: u64, used: u64) {
         let turns = self.turns();
-        self.alert.store(true, Relaxed);
-        fence(Ordering::SeqCst);
+        self.alert.raise();
         let completed = self.with_driver(|driver| {
             // Ops that threads began before this turn: it may be long before the next round.
             driver.hand_over();
@@ -248,6 +247,8 @@ impl Worker {
             && self.tick.due().is_none_or(|due| due.abs_diff(at) > CLOSE_ENOUGH)
         {
             self.tick.arm(at);
+            // A hog that wakes up when the monitor is dormant is guarded without having been armed for before.
+            self.runtime().monitor().attend();
         }
     }
 
@@ -265,20 +266,23 @@ impl Worker {
     }
 
     /// Called on another OS thread that has queued a thread here, while the worker is awake: sees to it that
-    /// it is looked at.
+    /// it is looked at. To be called after a sequentially consistent fence; [`Idle::wake`](super::idle::Idle::wake)
+    /// has one.
     pub(super) fn nudge(&self) {
-        if self.alert.load(Relaxed) && self.alert.swap(false, Relaxed) {
+        if self.alert.take() {
             self.runtime().wake_signals.fetch_add(1, Relaxed);
             self.seat.signal();
         } else if !self.tick.is_armed() {
             self.tick.arm_if_idle(now() + self.runtime().slice());
-            self.runtime().monitor().attend();
+        } else {
+            return;
         }
+        self.runtime().monitor().attend();
     }
 
     /// The ring has raised an alarm: ends a guarded turn. Called by the monitor.
     pub(super) fn alarm(&self) -> bool {
-        let guarded = self.alert.load(Relaxed) && self.alert.swap(false, Relaxed);
+        let guarded = self.alert.take();
         if guarded {
             self.seat.signal();
         }
@@ -331,7 +335,7 @@ impl Worker {
                 turns.protected.set(false);
             }
             self.keep_guard(thread, now, used);
-        } else if queued > 0 || self.has_pending() || self.lease().is_capped() {
+        } else if queued > 0 || self.has_pending() || self.lease_matters() {
             self.arm_coarsely(now);
         }
         None
@@ -402,4 +406,118 @@ pub(crate) fn reschedule() {
         unsafe { thread.leave(leave) };
     }
     drop(pin);
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use crate::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+    use crate::preempt::tick::{Alert, Due};
+    use crate::worker::idle::{Idle, Sleeper};
+    use loom::sync::Arc;
+
+    /// One worker, which is awake.
+    struct World {
+        alert: Alert,
+        due: Due,
+        idle: Idle,
+        sleeper: Sleeper,
+        queue: AtomicUsize,
+        /// The handler will run, for a signal or for the timer.
+        announced: AtomicBool,
+    }
+
+    fn world(due: u64) -> Arc<World> {
+        Arc::new(World {
+            alert: Alert::new(),
+            due: Due::new(due),
+            idle: Idle::new(),
+            sleeper: Sleeper::new(),
+            queue: AtomicUsize::new(0),
+            announced: AtomicBool::new(false),
+        })
+    }
+
+    impl World {
+        /// As `Worker::take_over`.
+        fn push(&self) {
+            self.queue.fetch_add(1, Relaxed);
+            assert!(!self.idle.wake(&self.sleeper));
+            // As `Worker::nudge`.
+            if self.alert.take() || !self.due.is_armed() && self.due.note_if_idle(9) {
+                self.announced.store(true, Relaxed);
+            }
+        }
+
+        fn sees_work(&self) -> bool {
+            self.queue.load(Relaxed) > 0
+        }
+    }
+
+    fn pushes_while(due: u64, looks: fn(&World) -> bool) {
+        loom::model(move || {
+            let w = world(due);
+            let pusher = w.clone();
+            let thread = loom::thread::spawn(move || pusher.push());
+            let seen = looks(&w);
+            thread.join().unwrap();
+            assert!(seen || w.announced.load(Relaxed), "a thread waits behind a hog");
+        });
+    }
+
+    #[test]
+    fn a_worker_that_begins_to_guard_sees_the_thread_or_is_signalled() {
+        // Its timer is armed, for a time that is far away.
+        pushes_while(5, |w| {
+            w.alert.raise();
+            w.sees_work()
+        });
+    }
+
+    #[test]
+    fn a_worker_whose_timer_has_shot_sees_the_thread_or_is_armed_again() {
+        pushes_while(5, |w| {
+            w.due.fired();
+            w.sees_work()
+        });
+    }
+
+    #[test]
+    fn a_worker_whose_timer_has_shot_and_that_guards_then_sees_the_thread_or_is_announced_to() {
+        pushes_while(5, |w| {
+            w.due.fired();
+            let early = w.sees_work();
+            w.alert.raise();
+            early || w.sees_work()
+        });
+    }
+
+    #[test]
+    fn of_two_who_queue_threads_one_signals() {
+        loom::model(|| {
+            let w = world(5);
+            w.alert.raise();
+            let other = w.clone();
+            let thread = loom::thread::spawn(move || other.alert.take());
+            assert!(w.alert.take() ^ thread.join().unwrap());
+        });
+    }
+
+    /// Stands for `Worker::note_contention` and `Worker::keep_guard`.
+    #[test]
+    fn a_worker_that_begins_to_guard_sees_the_contention_or_is_signalled() {
+        loom::model(|| {
+            let w = world(5);
+            let contended = Arc::new(AtomicBool::new(false));
+            let (finder, found) = (w.clone(), contended.clone());
+            let thread = loom::thread::spawn(move || {
+                if super::super::lease::begins(&found) && finder.alert.take() {
+                    finder.announced.store(true, Relaxed);
+                }
+            });
+            w.alert.raise();
+            let seen = contended.load(Relaxed);
+            thread.join().unwrap();
+            assert!(seen || w.announced.load(Relaxed), "a hog's lease has no end");
+        });
+    }
 }
