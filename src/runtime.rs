@@ -35,13 +35,13 @@ pub struct RuntimeBuilder {
     helpers: usize,
     stall_threshold: Duration,
     on_stall: Option<StallHook>,
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     tape: usize,
 }
 
 impl RuntimeBuilder {
     /// Records so many events of the scheduler.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn tape(mut self, events: usize) -> Self {
         self.tape = events;
         self
@@ -154,7 +154,7 @@ impl RuntimeBuilder {
             helpers: self.helpers,
             stall_threshold: self.stall_threshold,
             on_stall: self.on_stall.clone().or_else(StallHook::from_environment),
-            #[cfg(test)]
+            #[cfg(all(test, not(loom)))]
             tape: self.tape,
         }
     }
@@ -250,7 +250,7 @@ impl Runtime {
             helpers: 256,
             stall_threshold: Duration::from_millis(50),
             on_stall: None,
-            #[cfg(test)]
+            #[cfg(all(test, not(loom)))]
             tape: 0,
         }
     }
@@ -293,7 +293,7 @@ impl Runtime {
     }
 
     /// Ends the runtime, and returns what was recorded, and the longest time from a decision to its recording.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn recording(self) -> Option<(Vec<crate::sched::trace::Event>, u64)> {
         let inner = self.inner.clone();
         drop(self);

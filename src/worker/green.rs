@@ -172,7 +172,7 @@ pub(crate) struct Green {
     runtime: *const Runtime,
     identity: ManuallyDrop<Arc<Identity>>,
     /// Its id, for recordings: the identity does not last to its end.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     number: u64,
 }
 
@@ -251,7 +251,7 @@ impl GreenRef {
             subject: Subject::new(stack, identity.name.as_deref()),
             thread_pointer: thread_pointer.unwrap_or(0),
             runtime,
-            #[cfg(test)]
+            #[cfg(all(test, not(loom)))]
             number: identity.id.get(),
             identity: ManuallyDrop::new(identity),
             group: ManuallyDrop::new(group),
@@ -331,7 +331,7 @@ impl GreenRef {
     }
 
     /// Its id.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn number(self) -> usize {
         self.get().number as usize
     }

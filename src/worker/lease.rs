@@ -438,14 +438,14 @@ mod models {
         fn choose(&self, now: u64) -> Choice {
             let here = Groups::only(capped());
             let choose = |shares: &mut Shares| shares.choose(now, 0, here, Elsewhere::default());
-            self.leases.ask(now, choose, || self.send())
+            self.leases.ask(&Tape, now, choose, || self.send())
         }
 
         /// The group has used up its quota.
         fn throttle(&self) {
             let cap = Some(Cap { quota: 1000, period: PERIOD });
             let policy = Policy { cap, ..Policy::DEFAULT };
-            self.leases.ask(1, |shares| shares.set_policy(1, capped(), policy), || ());
+            self.leases.ask(&Tape, 1, |shares| shares.set_policy(1, capped(), policy), || ());
             assert!(matches!(self.choose(PERIOD + 1), Choice::Serve(..)));
             assert!(matches!(self.choose(PERIOD + 2000), Choice::Rest(_)));
             assert!(self.leases.throttled().contains(capped()));
@@ -508,7 +508,7 @@ mod models {
             |w| {
                 let now = PERIOD + 3000;
                 let lift = |shares: &mut Shares| shares.set_policy(now, capped(), Policy::DEFAULT);
-                w.leases.ask(now, lift, || w.send());
+                w.leases.ask(&Tape, now, lift, || w.send());
                 assert!(matches!(w.choose(3 * PERIOD), Choice::Serve(..)));
             },
         );

@@ -47,7 +47,7 @@ mod run;
 mod runtime;
 mod state;
 mod tape;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod turn;
 mod wait;

@@ -49,7 +49,7 @@ pub(crate) struct Config {
     pub(crate) stall_threshold: Duration,
     pub(crate) on_stall: Option<StallHook>,
     /// How many events are to be recorded.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) tape: usize,
 }
 
@@ -108,9 +108,9 @@ impl Runtime {
         let monitor = Monitor::new()?;
         let helpers = Helpers::new(config.helpers)?;
         let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
-        #[cfg(test)]
+        #[cfg(all(test, not(loom)))]
         let tape = Tape::new(config.tape);
-        #[cfg(not(test))]
+        #[cfg(not(all(test, not(loom))))]
         let tape = Tape;
         let mut failure = None;
         let runtime = Arc::new_cyclic(|weak| {

@@ -6,12 +6,12 @@
 //! order in which they take effect, since whatever concerns a queue is recorded under that queue's lock, and
 //! the rest by the thread's owner before it gives the thread out of its hands.
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) use recording::Tape;
-#[cfg(not(test))]
+#[cfg(not(all(test, not(loom))))]
 pub(crate) use silent::Tape;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod recording {
     use crate::lock::SpinLock;
     use crate::sched::trace::{Event, What, Why};
@@ -162,7 +162,7 @@ mod recording {
     }
 }
 
-#[cfg(not(test))]
+#[cfg(not(all(test, not(loom))))]
 mod silent {
     use crate::sched::{GroupId, Groups, Policy, Shares};
     use crate::worker::green::GreenRef;
