@@ -1,0 +1,277 @@
+//! What the policy's operations cost, without locks, clocks and switches.
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::common::{Goal, median, table};
+use crate::policy::{Choice, Elsewhere, GroupId, Link, MOST_STOLEN, Policy, RunQueue, Shares};
+
+const GROUPS: [usize; 3] = [1, 8, 64];
+const THREADS: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
+const SLICE: u64 = 2_000_000;
+
+/// How often, and for how many operations each time.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    pub(crate) operations: usize,
+}
+
+/// What stands for a thread: a cache line with its links.
+#[repr(align(64))]
+struct Node<'a> {
+    next: Cell<Option<Thread<'a>>>,
+    /// The next one of its group, for the floor; from the last to the first.
+    ring: Cell<Option<Thread<'a>>>,
+    touched: Cell<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Thread<'a>(&'a Node<'a>);
+
+impl PartialEq for Thread<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Thread<'_> {}
+
+impl Link for Thread<'_> {
+    fn next(self) -> Option<Self> {
+        self.0.next.get()
+    }
+
+    fn set_next(self, next: Option<Self>) {
+        self.0.next.set(next);
+    }
+}
+
+fn nodes<'a>(count: usize) -> Vec<Node<'a>> {
+    let node = |_| Node { next: Cell::new(None), ring: Cell::new(None), touched: Cell::new(0) };
+    (0..count).map(node).collect()
+}
+
+/// Adds up time in stretches that may be so short that reading the clock matters.
+struct Stopwatch {
+    reading: Duration,
+    total: Duration,
+}
+
+impl Stopwatch {
+    fn new() -> Stopwatch {
+        let mut readings: Vec<Duration> = (0..1001).map(|_| Instant::now().elapsed()).collect();
+        readings.sort_unstable();
+        Stopwatch { reading: readings[readings.len() / 2], total: Duration::ZERO }
+    }
+
+    fn time<R>(&mut self, stretch: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = stretch();
+        self.total += start.elapsed().saturating_sub(self.reading);
+        result
+    }
+
+    fn nanoseconds_each(&self, operations: usize) -> f64 {
+        self.total.as_nanos() as f64 / operations as f64
+    }
+}
+
+/// A queue with all threads in it, spread over the groups in turns, and the shares of two workers.
+struct Rig<'a> {
+    nodes: &'a [Node<'a>],
+    groups: usize,
+    queue: Box<RunQueue<Thread<'a>>>,
+    shares: Shares,
+    now: u64,
+    /// By group: where the floor is.
+    cursors: Vec<Thread<'a>>,
+}
+
+impl<'a> Rig<'a> {
+    fn new(nodes: &'a [Node<'a>], groups: usize) -> Rig<'a> {
+        let last = nodes.len() - groups;
+        for (i, node) in nodes.iter().enumerate() {
+            let next = if i < last { i + groups } else { i % groups };
+            node.ring.set(Some(Thread(&nodes[next])));
+        }
+        let cursors = nodes[..groups].iter().map(Thread).collect();
+        let mut shares = Shares::new(2, SLICE);
+        for group in 0..groups {
+            // Not all alike: else all deadlines were.
+            let weight = 100 + 50 * (group as u32 % 5);
+            shares.set_policy(0, GroupId::new(group), Policy { weight, ..Policy::DEFAULT });
+        }
+        let mut rig =
+            Rig { nodes, groups, queue: Box::new(RunQueue::new()), shares, now: 0, cursors };
+        rig.fill();
+        rig
+    }
+
+    fn turns(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..self.groups).map(GroupId::new).collect::<Vec<_>>().into_iter().cycle()
+    }
+
+    fn fill(&mut self) {
+        for (node, group) in self.nodes.iter().zip(self.turns()) {
+            self.queue.push(group, Thread(node));
+        }
+    }
+
+    fn drain(&mut self) {
+        for (_, group) in self.nodes.iter().zip(self.turns()) {
+            black_box(self.queue.pop(group));
+        }
+    }
+
+    /// Goes from thread to thread, and writes to each.
+    fn floor(&mut self, operations: usize) -> f64 {
+        let mut watch = Stopwatch::new();
+        let turns = self.turns().take(operations);
+        watch.time(|| {
+            for group in turns {
+                let Thread(node) = self.cursors[group.index()];
+                node.touched.set(node.touched.get() + 1);
+                self.cursors[group.index()] = node.ring.get().expect("it is a ring");
+            }
+        });
+        watch.nanoseconds_each(operations)
+    }
+
+    /// A turn of a twentieth of a slice, after which a group is chosen: a decision, a thread out and in again.
+    fn pick(&mut self, operations: usize) -> f64 {
+        let mut watch = Stopwatch::new();
+        watch.time(|| {
+            for i in 0..operations {
+                self.now += SLICE / 20;
+                let here = self.queue.queued();
+                let choice = self.shares.choose(self.now, i % 2, here, Elsewhere::default());
+                let Choice::Serve(group, _) = choice else { unreachable!("all groups are here") };
+                let thread = self.queue.pop(group).expect("it is queued");
+                self.queue.push(group, thread);
+            }
+        });
+        watch.nanoseconds_each(operations)
+    }
+
+    fn enqueue_and_dequeue(&mut self, operations: usize) -> [f64; 2] {
+        let (mut enqueue, mut dequeue) = (Stopwatch::new(), Stopwatch::new());
+        let times = operations.div_ceil(self.nodes.len());
+        for _ in 0..times {
+            dequeue.time(|| self.drain());
+            enqueue.time(|| self.fill());
+        }
+        [enqueue, dequeue].map(|watch| watch.nanoseconds_each(times * self.nodes.len()))
+    }
+
+    /// A thread yields to the next group's.
+    fn rotate(&mut self, operations: usize) -> f64 {
+        let mut turns = self.turns();
+        let mut group = turns.next().expect("there is a group");
+        let mut thread = self.queue.pop(group).expect("it is queued");
+        let mut watch = Stopwatch::new();
+        watch.time(|| {
+            for to in turns.take(operations) {
+                thread = self.queue.rotate(group, thread, to, |next| {
+                    black_box(next.0);
+                });
+                group = to;
+            }
+        });
+        self.queue.push(group, thread);
+        watch.nanoseconds_each(operations)
+    }
+
+    /// For each thread stolen.
+    fn steal(&mut self, operations: usize) -> f64 {
+        let mut watch = Stopwatch::new();
+        let mut thief = Vec::with_capacity(MOST_STOLEN);
+        let (mut stolen, mut turns) = (0, self.turns());
+        while stolen < operations {
+            let group = turns.next().expect("there is a group");
+            watch.time(|| self.queue.steal_into(group, &mut thief, |_| true));
+            stolen += thief.len();
+            for thread in thief.drain(..) {
+                self.queue.push(group, thread);
+            }
+        }
+        watch.nanoseconds_each(stolen)
+    }
+
+    fn round(&mut self, operations: usize) -> [f64; COLUMNS.len()] {
+        let floor = self.floor(operations);
+        let pick = self.pick(operations);
+        let rotate = self.rotate(operations);
+        let steal = self.steal(operations);
+        let [enqueue, dequeue] = self.enqueue_and_dequeue(operations);
+        [floor, pick, enqueue, dequeue, rotate, steal]
+    }
+}
+
+const COLUMNS: [&str; 6] = ["floor", "pick", "enqueue", "dequeue", "rotate", "steal"];
+
+/// Medians for each number of threads, by turns.
+fn with_groups(groups: usize, plan: Plan) -> Vec<(usize, [f64; COLUMNS.len()])> {
+    // Each group has a thread.
+    let sizes = THREADS.map(|threads| threads.max(groups));
+    let all = sizes.map(nodes);
+    let mut rigs: Vec<Rig> = all.iter().map(|nodes| Rig::new(nodes, groups)).collect();
+    let mut values = vec![vec![Vec::new(); COLUMNS.len()]; rigs.len()];
+    for _ in 0..plan.rounds {
+        for (rig, values) in rigs.iter_mut().zip(&mut values) {
+            let round = rig.round(plan.operations);
+            values.iter_mut().zip(round).for_each(|(values, value)| values.push(value));
+        }
+    }
+    let medians = values.into_iter().map(|mut values| {
+        std::array::from_fn(|column| median(std::mem::take(&mut values[column])))
+    });
+    sizes.into_iter().zip(medians).collect()
+}
+
+/// The cost of an operation with the most threads, and what it may be: that with the fewest, and cache misses.
+struct Growth {
+    what: String,
+    cost: f64,
+    most: f64,
+}
+
+fn growths(groups: usize, rows: &[(usize, [f64; COLUMNS.len()])]) -> Vec<Growth> {
+    let (few, many) = (rows[0].1, rows[rows.len() - 1].1);
+    let misses = (many[0] - few[0]).max(0.0);
+    let growth = |column: usize| Growth {
+        what: format!("{} with {groups} groups", COLUMNS[column]),
+        cost: many[column],
+        most: 1.25 * few[column] + misses,
+    };
+    (1..COLUMNS.len()).map(growth).collect()
+}
+
+pub(crate) fn measure(plan: Plan) -> Vec<Goal> {
+    let mut rows = table(&[&["ns", "groups", "threads"], &COLUMNS[..]].concat());
+    let mut all = Vec::new();
+    for groups in GROUPS {
+        let measured = with_groups(groups, plan);
+        for (threads, values) in &measured {
+            let mut row = vec![String::new(), groups.to_string(), threads.to_string()];
+            row.extend(values.iter().map(|value| format!("{value:.1}")));
+            rows.add_row(row);
+        }
+        all.extend(growths(groups, &measured));
+    }
+    println!("{rows}");
+    println!(
+        "floor: each thread's cache line is visited and written; pick: a decision between groups, a thread out and in \
+         again; steal: for each thread\n"
+    );
+    let worst = |a: &&Growth, b: &&Growth| (a.cost / a.most).total_cmp(&(b.cost / b.most));
+    let Growth { what, cost, most } = all.iter().max_by(worst).expect("there are some");
+    vec![Goal {
+        text: format!(
+            "a million threads cost at most 1.25 times as much as the fewest, and cache misses; {what} is nearest \
+             to that: {cost:.1} ns of {most:.1}"
+        ),
+        met: cost <= most,
+    }]
+}
