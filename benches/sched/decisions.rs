@@ -10,6 +10,8 @@ use crate::policy::{Choice, Elsewhere, GroupId, Link, MOST_STOLEN, Policy, RunQu
 const GROUPS: [usize; 3] = [1, 8, 64];
 const THREADS: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
 const SLICE: u64 = 2_000_000;
+/// Operations that are timed together.
+const STRETCH: usize = 1024;
 
 /// How often, and for how many operations each time.
 #[derive(Clone, Copy)]
@@ -53,28 +55,30 @@ fn nodes<'a>(count: usize) -> Vec<Node<'a>> {
     (0..count).map(node).collect()
 }
 
-/// Adds up time in stretches that may be so short that reading the clock matters.
+/// Times stretches so short that few of them are disturbed, and that reading the clock matters.
 struct Stopwatch {
     reading: Duration,
-    total: Duration,
+    /// Nanoseconds per operation of each stretch.
+    each: Vec<f64>,
 }
 
 impl Stopwatch {
     fn new() -> Stopwatch {
         let mut readings: Vec<Duration> = (0..1001).map(|_| Instant::now().elapsed()).collect();
         readings.sort_unstable();
-        Stopwatch { reading: readings[readings.len() / 2], total: Duration::ZERO }
+        Stopwatch { reading: readings[readings.len() / 2], each: Vec::new() }
     }
 
-    fn time<R>(&mut self, stretch: impl FnOnce() -> R) -> R {
+    /// A stretch that returns how many operations it did.
+    fn time(&mut self, stretch: impl FnOnce() -> usize) {
         let start = Instant::now();
-        let result = stretch();
-        self.total += start.elapsed().saturating_sub(self.reading);
-        result
+        let operations = stretch();
+        let time = start.elapsed().saturating_sub(self.reading);
+        self.each.push(time.as_nanos() as f64 / operations as f64);
     }
 
-    fn nanoseconds_each(&self, operations: usize) -> f64 {
-        self.total.as_nanos() as f64 / operations as f64
+    fn median(self) -> f64 {
+        median(self.each)
     }
 }
 
@@ -113,103 +117,138 @@ impl<'a> Rig<'a> {
         (0..self.groups).map(GroupId::new).collect::<Vec<_>>().into_iter().cycle()
     }
 
-    fn fill(&mut self) {
-        for (node, group) in self.nodes.iter().zip(self.turns()) {
-            self.queue.push(group, Thread(node));
+    fn fill(&mut self) -> f64 {
+        let (mut watch, mut turns) = (Stopwatch::new(), self.turns());
+        for nodes in self.nodes.chunks(STRETCH) {
+            watch.time(|| {
+                for (node, group) in nodes.iter().zip(&mut turns) {
+                    self.queue.push(group, Thread(node));
+                }
+                nodes.len()
+            });
         }
+        watch.median()
     }
 
-    fn drain(&mut self) {
-        for (_, group) in self.nodes.iter().zip(self.turns()) {
-            black_box(self.queue.pop(group));
+    fn drain(&mut self) -> f64 {
+        let (mut watch, mut turns) = (Stopwatch::new(), self.turns());
+        for nodes in self.nodes.chunks(STRETCH) {
+            watch.time(|| {
+                for (_, group) in nodes.iter().zip(&mut turns) {
+                    black_box(self.queue.pop(group));
+                }
+                nodes.len()
+            });
         }
+        watch.median()
     }
 
-    /// Goes from thread to thread, and writes to each.
-    fn floor(&mut self, operations: usize) -> f64 {
-        let mut watch = Stopwatch::new();
-        let turns = self.turns().take(operations);
-        watch.time(|| {
-            for group in turns {
-                let Thread(node) = self.cursors[group.index()];
-                node.touched.set(node.touched.get() + 1);
-                self.cursors[group.index()] = node.ring.get().expect("it is a ring");
-            }
-        });
-        watch.nanoseconds_each(operations)
+    /// Goes from thread to thread and writes to each: so many of a group, then as many of the next one.
+    fn floor(&mut self, operations: usize, of_a_group: usize) -> f64 {
+        let (mut watch, mut turns) = (Stopwatch::new(), self.turns());
+        let times = STRETCH.div_ceil(of_a_group);
+        for _ in 0..operations.div_ceil(STRETCH) {
+            watch.time(|| {
+                for group in turns.by_ref().take(times) {
+                    let cursor = &mut self.cursors[group.index()];
+                    for _ in 0..of_a_group {
+                        let Thread(node) = *cursor;
+                        node.touched.set(node.touched.get() + 1);
+                        *cursor = node.ring.get().expect("it is a ring");
+                    }
+                }
+                times * of_a_group
+            });
+        }
+        watch.median()
     }
 
     /// A turn of a twentieth of a slice, after which a group is chosen: a decision, a thread out and in again.
     fn pick(&mut self, operations: usize) -> f64 {
         let mut watch = Stopwatch::new();
-        watch.time(|| {
-            for i in 0..operations {
-                self.now += SLICE / 20;
-                let here = self.queue.queued();
-                let choice = self.shares.choose(self.now, i % 2, here, Elsewhere::default());
-                let Choice::Serve(group, _) = choice else { unreachable!("all groups are here") };
-                let thread = self.queue.pop(group).expect("it is queued");
-                self.queue.push(group, thread);
-            }
-        });
-        watch.nanoseconds_each(operations)
-    }
-
-    fn enqueue_and_dequeue(&mut self, operations: usize) -> [f64; 2] {
-        let (mut enqueue, mut dequeue) = (Stopwatch::new(), Stopwatch::new());
-        let times = operations.div_ceil(self.nodes.len());
-        for _ in 0..times {
-            dequeue.time(|| self.drain());
-            enqueue.time(|| self.fill());
+        for _ in 0..operations.div_ceil(STRETCH) {
+            watch.time(|| {
+                for i in 0..STRETCH {
+                    self.now += SLICE / 20;
+                    let here = self.queue.queued();
+                    let choice = self.shares.choose(self.now, i % 2, here, Elsewhere::default());
+                    let Choice::Serve(group, _) = choice else { unreachable!("all are here") };
+                    let thread = self.queue.pop(group).expect("it is queued");
+                    self.queue.push(group, thread);
+                }
+                STRETCH
+            });
         }
-        [enqueue, dequeue].map(|watch| watch.nanoseconds_each(times * self.nodes.len()))
+        watch.median()
     }
 
     /// A thread yields to the next group's.
     fn rotate(&mut self, operations: usize) -> f64 {
-        let mut turns = self.turns();
+        let (mut watch, mut turns) = (Stopwatch::new(), self.turns());
         let mut group = turns.next().expect("there is a group");
         let mut thread = self.queue.pop(group).expect("it is queued");
-        let mut watch = Stopwatch::new();
-        watch.time(|| {
-            for to in turns.take(operations) {
-                thread = self.queue.rotate(group, thread, to, |next| {
-                    black_box(next.0);
-                });
-                group = to;
-            }
-        });
+        for _ in 0..operations.div_ceil(STRETCH) {
+            watch.time(|| {
+                for to in turns.by_ref().take(STRETCH) {
+                    thread = self.queue.rotate(group, thread, to, |next| {
+                        black_box(next.0);
+                    });
+                    group = to;
+                }
+                STRETCH
+            });
+        }
         self.queue.push(group, thread);
-        watch.nanoseconds_each(operations)
+        watch.median()
+    }
+
+    /// Threads that a theft from a group takes.
+    fn batch(&self) -> usize {
+        (self.nodes.len() / self.groups).div_ceil(2).min(MOST_STOLEN)
     }
 
     /// For each thread stolen.
     fn steal(&mut self, operations: usize) -> f64 {
-        let mut watch = Stopwatch::new();
+        let (mut watch, mut turns) = (Stopwatch::new(), self.turns());
         let mut thief = Vec::with_capacity(MOST_STOLEN);
-        let (mut stolen, mut turns) = (0, self.turns());
+        let mut stolen = 0;
         while stolen < operations {
             let group = turns.next().expect("there is a group");
-            watch.time(|| self.queue.steal_into(group, &mut thief, |_| true));
+            watch.time(|| {
+                self.queue.steal_into(group, &mut thief, |_| true);
+                thief.len()
+            });
             stolen += thief.len();
             for thread in thief.drain(..) {
                 self.queue.push(group, thread);
             }
         }
-        watch.nanoseconds_each(stolen)
+        watch.median()
+    }
+
+    /// Out and in, so often that there are enough operations.
+    fn drain_and_fill(&mut self, operations: usize) -> [f64; 2] {
+        let times = operations.div_ceil(self.nodes.len());
+        let (dequeue, enqueue) = (0..times).map(|_| (self.drain(), self.fill())).unzip();
+        [median(enqueue), median(dequeue)]
     }
 
     fn round(&mut self, operations: usize) -> [f64; COLUMNS.len()] {
-        let floor = self.floor(operations);
+        let floor = self.floor(operations, 1);
         let pick = self.pick(operations);
         let rotate = self.rotate(operations);
+        let of_steals = self.floor(operations, self.batch());
         let steal = self.steal(operations);
-        let [enqueue, dequeue] = self.enqueue_and_dequeue(operations);
-        [floor, pick, enqueue, dequeue, rotate, steal]
+        let [enqueue, dequeue] = self.drain_and_fill(operations);
+        [floor, pick, enqueue, dequeue, rotate, of_steals, steal]
     }
 }
 
-const COLUMNS: [&str; 6] = ["floor", "pick", "enqueue", "dequeue", "rotate", "steal"];
+const COLUMNS: [&str; 7] =
+    ["floor", "pick", "enqueue", "dequeue", "rotate", "floor of steals", "steal"];
+/// The column of each one's floor.
+const FLOORS: [Option<usize>; COLUMNS.len()] =
+    [None, Some(0), Some(0), Some(0), Some(0), None, Some(5)];
 
 /// Medians for each number of threads, by turns.
 fn with_groups(groups: usize, plan: Plan) -> Vec<(usize, [f64; COLUMNS.len()])> {
@@ -239,31 +278,31 @@ struct Growth {
 
 fn growths(groups: usize, rows: &[(usize, [f64; COLUMNS.len()])]) -> Vec<Growth> {
     let (few, many) = (rows[0].1, rows[rows.len() - 1].1);
-    let misses = (many[0] - few[0]).max(0.0);
-    let growth = |column: usize| Growth {
-        what: format!("{} with {groups} groups", COLUMNS[column]),
-        cost: many[column],
-        most: 1.25 * few[column] + misses,
+    let growth = |(column, floor): (usize, &Option<usize>)| {
+        let floor = (*floor)?;
+        let misses = (many[floor] - few[floor]).max(0.0);
+        let what = format!("{} with {groups} groups", COLUMNS[column]);
+        Some(Growth { what, cost: many[column], most: 1.25 * few[column] + misses })
     };
-    (1..COLUMNS.len()).map(growth).collect()
+    FLOORS.iter().enumerate().filter_map(growth).collect()
 }
 
 pub(crate) fn measure(plan: Plan) -> Vec<Goal> {
-    let mut rows = table(&[&["ns", "groups", "threads"], &COLUMNS[..]].concat());
+    let mut rows = table(&[&["groups", "threads"], &COLUMNS[..]].concat());
     let mut all = Vec::new();
     for groups in GROUPS {
         let measured = with_groups(groups, plan);
         for (threads, values) in &measured {
-            let mut row = vec![String::new(), groups.to_string(), threads.to_string()];
+            let mut row = vec![groups.to_string(), threads.to_string()];
             row.extend(values.iter().map(|value| format!("{value:.1}")));
             rows.add_row(row);
         }
         all.extend(growths(groups, &measured));
     }
-    println!("{rows}");
+    println!("nanoseconds of each operation\n{rows}");
     println!(
-        "floor: each thread's cache line is visited and written; pick: a decision between groups, a thread out and in \
-         again; steal: for each thread\n"
+        "floor: each thread's cache line is visited and written, in the same order; pick: a decision between groups, \
+         a thread out and in again; steal: for each thread\n"
     );
     let worst = |a: &&Growth, b: &&Growth| (a.cost / a.most).total_cmp(&(b.cost / b.most));
     let Growth { what, cost, most } = all.iter().max_by(worst).expect("there are some");

@@ -40,21 +40,21 @@ impl Scene {
 const COLUMNS: [&str; 5] = [
     "yield, 2 threads [ns]",
     "64 threads [ns]",
-    "work per CPU time",
-    "of the worker's time [%]",
-    "CPU got [%]",
+    "work of hogs per µs of CPU time",
+    "the group got of the worker [%]",
+    "the process got of the core [%]",
 ];
 
-/// Nanoseconds of a yield between so many threads of the group.
+/// Nanoseconds of CPU time of a yield between so many threads of the group.
 fn yields(runtime: &Runtime, group: &Group, threads: usize, total: usize) -> f64 {
     let body = move || {
-        let start = Instant::now();
+        let before = cpu_time();
         uthread::scope(|s| {
             for _ in 0..threads {
                 s.spawn(|| (0..total / threads).for_each(|_| uthread::yield_now()));
             }
         });
-        start.elapsed().as_nanos() as f64 / total as f64
+        (cpu_time() - before) * 1e9 / total as f64
     };
     let thread = Builder::new().group(group).spawn_in(runtime, body).expect("a thread");
     thread.join().expect("it does not panic")
