@@ -195,16 +195,17 @@ fn outcome(samples: &[Sample], cores: usize, i: usize) -> Outcome {
 }
 
 fn add_row(rows: &mut Table, workers: usize, i: usize, outcome: &Outcome) {
-    let worst = outcome.clean.iter().copied().fold(f64::NAN, f64::max);
+    let worst = outcome.clean.iter().copied().reduce(f64::max);
+    let ms = |time: Option<f64>| time.map_or("none".to_owned(), |ms| format!("{ms:.2}"));
     rows.add_row([
         format!("weight {}", WEIGHTS[i]),
         workers.to_string(),
         format!("{:.0}", 100.0 * due(i)),
         format!("{:.2}", outcome.share),
         format!("{:.2}", outcome.share_of_work),
-        format!("{:.2}", typical(outcome).unwrap_or(f64::NAN)),
-        format!("{worst:.2}"),
-        format!("{:.2}", outcome.worst),
+        ms(typical(outcome)),
+        ms(worst),
+        ms(Some(outcome.worst)),
     ]);
 }
 
@@ -231,12 +232,11 @@ pub(crate) fn measure(time: Duration) -> io::Result<Vec<Goal>> {
         pin_to(workers)?;
         let got = Got::now();
         let samples = run(workers, time)?;
+        let got = got.percent_of(workers);
         let clean: usize = clean_windows(&samples, workers).iter().map(Vec::len).sum();
+        let windows = samples.len().saturating_sub(WINDOW);
         remarks.push(format!(
-            "{workers} workers: the process got {:.1} % of the cores; {clean} of {} windows without noise, which is a \
-             slice of a core for other processes",
-            got.percent_of(workers),
-            samples.len().saturating_sub(WINDOW)
+            "workers: {workers}; the process got {got:.1} % of the cores; {clean} of {windows} windows are without noise"
         ));
         for i in 0..WEIGHTS.len() {
             let outcome = outcome(&samples, workers, i);
@@ -247,7 +247,8 @@ pub(crate) fn measure(time: Duration) -> io::Result<Vec<Goal>> {
             add_row(&mut rows, workers, i, &outcome);
         }
     }
-    println!("{rows}\n{}\n", remarks.join("\n"));
+    println!("{rows}\n{}", remarks.join("\n"));
+    println!("noise: other processes took a slice of a core or more\n");
     let mut goals = vec![Goal {
         text: format!("groups get their shares within 1 percentage point: {farthest:.2}"),
         met: farthest <= 1.0,
