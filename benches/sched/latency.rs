@@ -12,6 +12,8 @@ use crate::rig::{group, runtime, work};
 
 const PERIOD: Duration = Duration::from_millis(1);
 const BURST: Duration = Duration::from_micros(20);
+/// Wake-ups by which the scheduler learns how little the sleeper needs. They stand by themselves.
+const FIRST: usize = 20;
 const HOGS: usize = 4;
 const LIGHT: u32 = 50;
 const HEAVY: u32 = 1000;
@@ -43,13 +45,14 @@ impl Kind {
 }
 
 struct Outcome {
-    /// Nanoseconds, sorted.
+    /// Nanoseconds, of the first wake-ups and of the others; sorted.
+    first: Vec<u64>,
     late: Vec<u64>,
     /// The sleeper's part of the CPU, in percent.
     share: f64,
 }
 
-/// How late each of so many sleeps ends, until `limit` has passed: it may be very late.
+/// How late each of so many sleeps ends, until `limit` has passed: it may be very late. In nanoseconds.
 fn naps(wakes: usize, limit: Duration, sleep: impl Fn(Duration)) -> Vec<u64> {
     let (start, mut late) = (Instant::now(), Vec::with_capacity(wakes));
     while late.len() < wakes && start.elapsed() < limit {
@@ -58,7 +61,6 @@ fn naps(wakes: usize, limit: Duration, sleep: impl Fn(Duration)) -> Vec<u64> {
         late.push((before.elapsed().saturating_sub(PERIOD)).as_nanos() as u64);
         work(BURST);
     }
-    late.sort_unstable();
     late
 }
 
@@ -70,9 +72,12 @@ fn sleeper(
     used: impl Fn() -> Duration,
 ) -> Outcome {
     let (start, before) = (Instant::now(), used());
-    let late = naps(wakes, PERIOD * 2 * wakes as u32, sleep);
+    let mut first = naps(FIRST, PERIOD * 20 * FIRST as u32, &sleep);
+    let mut late = naps(wakes, PERIOD * 2 * wakes as u32, &sleep);
     let part = (used() - before).as_secs_f64() / start.elapsed().as_secs_f64();
-    Outcome { late, share: 100.0 * part / cores as f64 }
+    first.sort_unstable();
+    late.sort_unstable();
+    Outcome { first, late, share: 100.0 * part / cores as f64 }
 }
 
 fn green(workers: usize, wakes: usize, groups: Option<[Group; 2]>) -> io::Result<Outcome> {
@@ -136,22 +141,35 @@ fn outcome(kind: Kind, workers: usize, wakes: usize) -> io::Result<Outcome> {
 pub(crate) fn measure(wakes: usize) -> io::Result<Vec<Goal>> {
     pin_to(1)?;
     let gap = stolen(Duration::from_millis(if wakes < 1000 { 200 } else { 1000 }));
-    let header =
-        ["µs late", "workers", "p50", "p99", "p99.9", "max", "wake-ups", "share of CPU [%]"];
+    let header = [
+        "µs late",
+        "workers",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "wake-ups",
+        "first 20: p50",
+        "max",
+        "share of CPU [%]",
+    ];
     let mut rows = table(&header);
     let (mut p99, mut most) = (0.0, 0.0_f64);
     for workers in [1, 2] {
         pin_to(workers)?;
         for kind in Kind::ALL {
-            let Outcome { late, share } = outcome(kind, workers, wakes)?;
-            let us = |part| quantile(&late, part) as f64 / 1e3;
+            let Outcome { first, late, share } = outcome(kind, workers, wakes)?;
+            let of = |values: &[u64], part| quantile(values, part) as f64 / 1e3;
+            let us = |part| of(&late, part);
             if kind == Kind::Groups {
                 p99 = if workers == 1 { us(0.99) } else { p99 };
                 most = most.max(share);
             }
             let mut row = vec![kind.name().to_owned(), workers.to_string()];
             row.extend([0.5, 0.99, 0.999, 1.0].map(|part| format!("{:.0}", us(part))));
-            row.extend([late.len().to_string(), format!("{share:.2}")]);
+            row.push(late.len().to_string());
+            row.extend([0.5, 1.0].map(|part| format!("{:.0}", of(&first, part))));
+            row.push(format!("{share:.2}"));
             rows.add_row(row);
         }
     }
