@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use uthread::Runtime;
 
-use crate::{Goal, pin_to, quantile, table};
+use crate::common::{Goal, median, pin_to, quantile, table};
 
 const ROUNDS: usize = 5;
 const SLICES_US: [u64; 4] = [10_000, 2_000, 500, 100];
@@ -181,11 +181,6 @@ fn bare_lost(stretch: Duration, period: Duration) -> f64 {
     timer.every(period);
     let lost = missing(Instant::now(), stretch, &AtomicU64::new(0));
     lost as f64 / 1e7 / stretch.as_secs_f64()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 pub(crate) fn measure(stretch: Duration) -> io::Result<Vec<Goal>> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use uthread::Runtime;
 
-use crate::{Goal, pin_to, quantile, table};
+use crate::common::{Goal, pin_to, quantile, spin, stolen, table};
 
 const PERIOD: Duration = Duration::from_millis(1);
 /// No measurement takes longer than this, however late threads are.
@@ -23,23 +23,6 @@ fn naps(wakes: usize, sleep: impl Fn(Duration)) -> Vec<u64> {
     }
     late.sort_unstable();
     late
-}
-
-fn spin(over: &AtomicBool) {
-    while !over.load(Relaxed) {
-        std::hint::spin_loop();
-    }
-}
-
-/// Spins for a while, on otherwise idle cores: the gaps are what the machine takes for itself.
-fn stolen(time: Duration) -> u64 {
-    let (start, mut last, mut largest) = (Instant::now(), Instant::now(), 0);
-    while start.elapsed() < time {
-        let now = Instant::now();
-        largest = largest.max((now - last).as_nanos() as u64);
-        last = now;
-    }
-    largest
 }
 
 /// What a server with an echo of one byte makes of a client's request each millisecond: round trips, sorted.
