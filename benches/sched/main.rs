@@ -59,7 +59,7 @@ impl Part {
         match self {
             Part::Decisions => {
                 pin_to(1)?;
-                let (rounds, operations) = if quick { (3, 20_000) } else { (11, 150_000) };
+                let (rounds, operations) = if quick { (3, 20_000) } else { (9, 150_000) };
                 Ok(decisions::measure(decisions::Plan { rounds, operations }))
             }
             Part::Shares => shares::measure(seconds(5.0, 1.0)),
