@@ -122,7 +122,7 @@ impl Group {
     fn set_policy(&mut self, policy: Policy, slice: u64) {
         self.policy = policy;
         self.rate = (1 << FRACTION) / u64::from(policy.weight.max(1));
-        self.request = self.request.min(self.longest_request(slice));
+        self.request = self.request.clamp(SHORTEST_REQUEST, self.longest_request(slice));
     }
 
     fn longest_request(&self, slice: u64) -> u64 {
@@ -154,7 +154,7 @@ impl Group {
     /// A lease has ended after so much service: adapts the request to what the group needs at a time.
     fn learn(&mut self, burst: u64, drained: bool, slice: u64) {
         let wanted = if drained {
-            self.request - self.request / 4 + burst / 4
+            self.request / 2 + burst / 2
         } else if burst >= self.request {
             self.request.saturating_mul(2)
         } else {

@@ -13,21 +13,24 @@ use crate::sched::{GroupId, MOST_GROUPS};
 use crate::stats::Counter;
 
 /// A thread's account. Part of its control block.
+///
+/// It is written by the thread's owner, also while the thread itself is interrupted at any instruction: what the
+/// thread reads is an atomic word, lest the compiler takes it for one that nobody else changes.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     /// When it became runnable, while it is; nanoseconds of the monotonic clock.
     since: Cell<u64>,
-    run_time: Cell<u64>,
-    run_delay: Cell<u64>,
-    turns: Cell<u64>,
+    run_time: Counter,
+    run_delay: Counter,
+    turns: Counter,
 }
 
 /// The part of a thread's account that does not change at every switch.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    forced: Cell<u64>,
-    wakeups: Cell<u64>,
-    migrations: Cell<u64>,
+    forced: Counter,
+    wakeups: Counter,
+    migrations: Counter,
 }
 
 /// A group's account on one worker.
@@ -83,7 +86,7 @@ impl Events {
     /// A wait has ended.
     #[inline]
     pub(super) fn woken(&self) {
-        self.wakeups.set(self.wakeups.get() + 1);
+        self.wakeups.add(1);
     }
 }
 
@@ -118,8 +121,8 @@ impl Accounts {
     pub(super) fn turn_begins(&self, group: GroupId, thread: &Account, now: u64) {
         let group = self.of(group);
         let delay = now.saturating_sub(thread.since.get());
-        thread.turns.set(thread.turns.get() + 1);
-        thread.run_delay.set(thread.run_delay.get() + delay);
+        thread.turns.add(1);
+        thread.run_delay.add(delay);
         group.turns.add(1);
         group.run_delay.add(delay);
     }
@@ -128,7 +131,7 @@ impl Accounts {
     #[inline]
     pub(super) fn turn_ended(&self, group: GroupId, thread: &Account, began: u64, now: u64) {
         let time = now.saturating_sub(began);
-        thread.run_time.set(thread.run_time.get() + time);
+        thread.run_time.add(time);
         thread.since.set(now);
         self.of(group).run_time.add(time);
     }
@@ -141,7 +144,7 @@ impl Accounts {
 
     /// The turn that ended was interrupted.
     pub(super) fn forced(&self, group: GroupId, thread: &Events) {
-        thread.forced.set(thread.forced.get() + 1);
+        thread.forced.add(1);
         self.of(group).forced.add(1);
     }
 
@@ -162,7 +165,7 @@ impl Accounts {
             counters.into_iter().for_each(|counter| counter.set(0));
         }
         if thread.turns.get() > 0 {
-            events.migrations.set(events.migrations.get() + 1);
+            events.migrations.add(1);
             account.migrations.add(1);
         }
     }

@@ -232,7 +232,9 @@ impl Worker {
         let slice_left = turns.slice.saturating_sub(used).max(LEAST);
         let align = |at: u64| self.tick.aligned(at, turns.slack(), turns.slack()).max(now + LEAST);
         let slice_ends = (same > 0).then(|| align(now + slice_left));
-        let lease_ends = self.lease_ends(others > 0).map(|at| align(at.max(now + LEAST)));
+        // A group gets no more at a time than a slice: leases end early rather than late.
+        let early = |at: u64| self.tick.aligned(at, turns.slack(), 0).max(now + LEAST);
+        let lease_ends = self.lease_ends(others > 0).map(|at| early(at.max(now + LEAST)));
         let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now + SOON));
         // What came before it would be announced is not.
         let came_already = (completed || fresh > 0).then(|| now + turns.grace());
