@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uthread::Runtime;
 
@@ -43,6 +43,33 @@ fn threads_end_where_they_blocked() {
         let runtime = hectic(workers).build().unwrap();
         watched(&runtime, || on_the_last_worker(&runtime, || (0..30).for_each(|_| block_once())));
         assert!(runtime.stats().helper_moves >= 30);
+    }
+}
+
+#[test]
+fn threads_that_compute_in_sections_come_back_between_them() {
+    for workers in [1, 2] {
+        let runtime = hectic(workers).build().unwrap();
+        watched(&runtime, || {
+            on_the_last_worker(&runtime, || {
+                let (mut reader, mut writer) = io::pipe().unwrap();
+                let moved = uthread::stats().helper_moves;
+                let blocked = uthread::spawn(move || {
+                    reader.read_exact(&mut [0]).unwrap();
+                    // Now on a helper, where no turn begins.
+                    let turns = uthread::schedstat().turns;
+                    while uthread::schedstat().turns == turns {
+                        uthread::without_preemption(|| {
+                            let began = Instant::now();
+                            while began.elapsed() < Duration::from_millis(5) {}
+                        });
+                    }
+                });
+                until_moved(moved + 1);
+                writer.write_all(b"z").unwrap();
+                blocked.join().unwrap();
+            });
+        });
     }
 }
 

@@ -18,6 +18,16 @@ pub(crate) fn thread_pointer_is_writable() -> bool {
     true
 }
 
+/// Not read yet.
+pub(crate) fn cycles() -> u64 {
+    0
+}
+
+/// See [`cycles`].
+pub(crate) fn cycles_are_steady() -> bool {
+    false
+}
+
 impl FpControl {
     /// Copies the words.
     #[inline]
@@ -81,6 +91,16 @@ impl Interrupted {
 }
 
 #[cfg(test)]
+/// Not read yet.
+pub(crate) fn cycles() -> u64 {
+    0
+}
+
+/// See [`cycles`].
+pub(crate) fn cycles_are_steady() -> bool {
+    false
+}
+
 impl FpControl {
     pub(super) fn rounding_up() -> FpControl {
         let mut words = FpControl::current();

@@ -27,7 +27,8 @@ use x86_64 as imp;
 compile_error!("uthread knows the contexts of x86-64 and AArch64 only");
 
 pub(crate) use imp::{
-    FpControl, Interrupted, TLS_BELOW_THREAD_POINTER, detours_available, thread_pointer_is_writable,
+    FpControl, Interrupted, TLS_BELOW_THREAD_POINTER, cycles, cycles_are_steady, detours_available,
+    thread_pointer_is_writable,
 };
 
 unsafe extern "C" {

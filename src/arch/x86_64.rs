@@ -28,6 +28,21 @@ pub(crate) fn thread_pointer_is_writable() -> bool {
     unsafe { libc::getauxval(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0 }
 }
 
+/// The processor's count of cycles, which instructions before and after it may overtake.
+#[inline]
+pub(crate) fn cycles() -> u64 {
+    // SAFETY: the instruction is part of x86-64. (A process may forbid it to itself, prctl(2); then the kernel's
+    // clock, which is read by it as well, is not to be had either.)
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Whether it goes on at the same rate in all states of the processor ("invariant TSC": Intel's manual, volume 3,
+/// "Time-Stamp Counter"; AMD's manual, volume 3, function 8000_0007h).
+pub(crate) fn cycles_are_steady() -> bool {
+    const INVARIANT: u32 = 1 << 8;
+    __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & INVARIANT != 0
+}
+
 impl FpControl {
     /// Copies word by word: loading both at once would wait for the two stores that saved them to
     /// reach the cache, which costs more than the rest of the comparison.

@@ -1,6 +1,10 @@
 //! Time: sleeping, and the clock of deadlines.
 
+mod clock;
+
 use std::time::Duration;
+
+pub(crate) use clock::Clock;
 
 use crate::worker;
 

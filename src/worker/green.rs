@@ -25,7 +25,6 @@ use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
 use crate::sched::{GroupId, Link};
-use crate::time::now;
 
 /// Who a thread is; shared by its handles.
 #[derive(Debug)]
@@ -523,8 +522,8 @@ impl Green {
     }
 
     /// Its wait has ended. For its owner.
-    pub(super) fn note_wake(&self) {
-        self.account.queued(now());
+    pub(super) fn note_wake(&self, now: u64) {
+        self.account.queued(now);
         self.events.woken();
     }
 

@@ -241,15 +241,23 @@ impl Host for Helper {
 
     fn judge(&self, in_system_call: bool) -> Verdict {
         let thread = current().expect("the predicate found a green thread");
-        if in_system_call || thread.get().blocking().get() > 0 {
-            return Verdict::Stay;
+        match recalled(thread) {
+            Some(leave) if !in_system_call => Verdict::Leave(leave.into_word()),
+            _ => Verdict::Stay,
         }
-        thread.get().set_hog(true);
-        Verdict::Leave(Leave::INTERRUPTED.into_word())
     }
 
-    /// The monitor tries again.
+    /// One that is pinned finds a note; else the monitor tries again.
     fn refused(&self, _why: Refusal) {}
+}
+
+/// How the calling thread, which computes on a helper, goes back to a worker; not if it computes there on purpose.
+pub(super) fn recalled(thread: GreenRef) -> Option<Leave> {
+    if thread.get().blocking().get() > 0 {
+        return None;
+    }
+    thread.get().set_hog(true);
+    Some(Leave::INTERRUPTED)
 }
 
 /// The calling OS thread's CPU-time clock, for others to read.

@@ -34,7 +34,7 @@ use crate::reactor::uring::Uring;
 use crate::reactor::{Driver, Full, Wait};
 use crate::sched::{Groups, MOST_STOLEN, RunQueue};
 use crate::stats::WorkerCounters;
-use crate::time::now;
+use crate::time::{Clock, now};
 
 /// Switches in a round: how long a ready completion or an expired timer may be overlooked while
 /// threads only yield to each other (some 10 µs), and how many ops one enter may hand over.
@@ -83,6 +83,7 @@ pub(crate) struct Worker {
 
 /// What only the worker's OS thread touches.
 struct Own {
+    clock: Clock,
     thread_pointer: Cell<usize>,
     turns: Turns,
     lease: Lease,
@@ -137,6 +138,7 @@ impl Worker {
             runtime,
             index,
             own: Own {
+                clock: Clock::new(),
                 thread_pointer: Cell::new(0),
                 turns: Turns::new(slice.as_nanos() as u64),
                 lease: Lease::new(),
@@ -158,6 +160,12 @@ impl Worker {
     #[inline(always)]
     pub(super) fn tape(&self) -> &Tape {
         self.runtime().tape()
+    }
+
+    /// The time. To be called on this worker, pinned or by the worker itself.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.own.clock.now()
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
@@ -426,7 +434,7 @@ impl Worker {
     #[inline(never)]
     fn round(&self, first: GreenRef) {
         let mut current = first;
-        let mut began = now();
+        let mut began = self.now();
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
         unsafe { current.install(&self.seat) };
         self.round_begins(current, began);
@@ -436,10 +444,10 @@ impl Worker {
             self.tape().begins(self.index, current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
-            let now = now();
+            let now = self.now();
             self.own.accounts.turn_ended(current.group(), current.get().account(), began, now);
             if current.get().is_hog() {
-                self.hog_left(current, &left, now - began);
+                self.hog_left(current, &left, now.saturating_sub(began));
             }
             let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
@@ -722,7 +730,7 @@ impl Worker {
             Some(REST)
         };
         // Before it looks for the last time: it may find that a group may run again.
-        self.end_lease(now());
+        self.end_lease(self.now());
         runtime.idle.announce(&self.sleeper);
         // Threads that are bound to another worker are no reason to stay awake.
         let elsewhere =
@@ -814,13 +822,13 @@ impl Worker {
     pub(super) fn note_wake(&self, thread: GreenRef) {
         self.counters.wakeups.add(1);
         self.own.accounts.woken(thread.group());
-        thread.get().note_wake();
+        thread.get().note_wake(self.now());
     }
 
     /// Judges what was stolen last, once it has run.
     fn loot_was_poor(&self) -> bool {
         let Some((count, since)) = self.own.loot.take() else { return false };
-        let poor = Duration::from_nanos(now() - since) < POOR_LOOT * count;
+        let poor = Duration::from_nanos(self.now().saturating_sub(since)) < POOR_LOOT * count;
         if !poor {
             self.own.nap.set(NAP_FIRST);
         }
@@ -838,7 +846,7 @@ impl Worker {
     /// The next thread; those of a group that is to be served before are brought here first.
     fn dequeue_or_fetch(&self) -> Option<GreenRef> {
         loop {
-            if let Some(next) = self.dequeue(now()) {
+            if let Some(next) = self.dequeue(self.now()) {
                 return Some(next);
             }
             // Each group is fetched, or known to be bound, before long.
@@ -888,7 +896,7 @@ impl Worker {
             }
             self.counters.steals.add(1);
             self.counters.stolen.add(stolen.len() as u64);
-            self.own.loot.set(Some((stolen.len() as u32, now())));
+            self.own.loot.set(Some((stolen.len() as u32, self.now())));
             self.queue.with(|q| {
                 for thread in stolen.drain(..) {
                     q.push(thread.group(), thread);

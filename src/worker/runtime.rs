@@ -369,13 +369,14 @@ impl Runtime {
         };
         self.live.fetch_add(1, Ordering::SeqCst);
         let _pin = Pin::new();
-        thread.get().account().queued(now());
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
+                thread.get().account().queued(worker.now());
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
             }
             None => {
+                thread.get().account().queued(now());
                 self.remote_spawns.fetch_add(1, Ordering::Relaxed);
                 self.inject(thread);
             }

@@ -39,6 +39,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::green::{GreenRef, Leave, Why, current};
+use super::helper;
 use super::run::Worker;
 use crate::context::coroutine::Left;
 use crate::preempt::KeepErrno;
@@ -403,8 +404,13 @@ pub(crate) fn reschedule() {
     let Some(thread) = current() else { return };
     let _errno = KeepErrno::new();
     let pin = crate::preempt::pin::Pin::new();
-    if let Some(leave) = thread.get().worker().and_then(|worker| worker.decide(thread, false)) {
-        // SAFETY: the calling thread, pinned; its worker keeps it runnable.
+    let leave = match thread.get().worker() {
+        Some(worker) => worker.decide(thread, false),
+        // It was recalled from its helper.
+        None => helper::recalled(thread),
+    };
+    if let Some(leave) = leave {
+        // SAFETY: the calling thread, pinned; its worker or helper keeps it runnable.
         unsafe { thread.leave(leave) };
     }
     drop(pin);

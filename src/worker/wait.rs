@@ -261,14 +261,14 @@ pub(crate) fn wake(thread: GreenRef) {
             }
         } else {
             // On a helper, which has no queue.
-            thread.get().note_wake();
+            thread.get().note_wake(now());
             runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
             runtime.inject(thread);
         }
         return;
     }
     let runtime = runtime.hold();
-    thread.get().note_wake();
+    thread.get().note_wake(now());
     runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
     runtime.inject(thread);
 }
