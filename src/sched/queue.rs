@@ -182,6 +182,15 @@ impl<T: Link> RunQueue<T> {
         self.note_push(group);
     }
 
+    /// A thread that was due was interrupted, in the middle of its slice, for others than those of its group: it is
+    /// still due.
+    pub(crate) fn push_due(&mut self, group: GroupId, thread: T) {
+        let class = &mut self.classes[group.index()];
+        class.spent.push_front(thread);
+        class.due = true;
+        self.note_push(group);
+    }
+
     #[inline]
     fn note_push(&mut self, group: GroupId) {
         self.length += 1;

@@ -501,7 +501,11 @@ impl Worker {
         current.get().state().becomes(State::Queued);
         let used_up = self.own.turns.used_up();
         self.queue.with(|q| {
-            q.push_interrupted(current.group(), current, used_up);
+            if self.own.turns.is_protected() && !used_up {
+                q.push_due(current.group(), current);
+            } else {
+                q.push_interrupted(current.group(), current, used_up);
+            }
             self.tape().interrupted(self.index, current, used_up);
             self.note_queued(q);
         });

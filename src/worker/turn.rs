@@ -39,8 +39,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::green::{GreenRef, Leave, Why, current};
-use super::helper;
 use super::run::Worker;
+use super::{group, helper};
 use crate::context::coroutine::Left;
 use crate::preempt::KeepErrno;
 use crate::preempt::seat::{Host, Refusal, Verdict};
@@ -72,7 +72,7 @@ pub(super) struct Turns {
     guarded: Cell<bool>,
     /// The last turn was interrupted.
     wary: Cell<bool>,
-    /// The present turn is not ended by wake-ups, since such have kept the thread waiting for a slice.
+    /// The present turn is not ended by wake-ups of its group, since such have kept the thread waiting for a slice.
     protected: Cell<bool>,
     /// The thread that was interrupted has used up its slice.
     used_up: Cell<bool>,
@@ -113,6 +113,11 @@ impl Turns {
         let began = self.began.load(Relaxed);
         let is_of_group = began != 0 && self.of.load(Relaxed) == group.index();
         if is_of_group { now.saturating_sub(began) } else { 0 }
+    }
+
+    /// Whether wake-ups of its group do not end the present turn.
+    pub(super) fn is_protected(&self) -> bool {
+        self.protected.get()
     }
 
     /// Whether the thread that was interrupted last goes to the end of those that are spent.
@@ -233,16 +238,15 @@ impl Worker {
         let slice_left = turns.slice.saturating_sub(used).max(LEAST);
         let align = |at: u64| self.tick.aligned(at, turns.slack(), turns.slack()).max(now + LEAST);
         let slice_ends = (same > 0).then(|| align(now + slice_left));
-        // A group gets no more at a time than a slice: leases end early rather than late.
-        let early = |at: u64| self.tick.aligned(at, turns.slack(), 0).max(now + LEAST);
-        let lease_ends = self.lease_ends(others > 0).map(|at| early(at.max(now + LEAST)));
+        let lease_ends = self.lease_ends(others > 0).map(|at| align(at.max(now + LEAST)));
         let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now + SOON));
         // What came before it would be announced is not.
         let came_already = (completed || fresh > 0).then(|| now + turns.grace());
         let others_came = news.then(|| now + turns.grace());
         let reasons = if turns.protected.get() {
-            // Whoever waits, waits for no more than a slice.
-            [Some(now + slice_left), lease_ends, others_came, None, None]
+            // Whoever waits, waits for no more than a slice. But who wakes up may be of another group.
+            let deadline = deadline.filter(|_| group::version() != 0);
+            [Some(now + slice_left), lease_ends, others_came, deadline, None]
         } else {
             [slice_ends, lease_ends, others_came, deadline, came_already]
         };
@@ -308,9 +312,11 @@ impl Worker {
         let group = thread.group();
         let (queued, same, fresh) =
             self.with_queue(|q| (q.len(), q.len_of(group), q.fresh_of(group)));
-        let event = fresh > 0
-            || self.with_driver(|driver| driver.has_completions())
+        let ended = self.with_driver(|driver| driver.has_completions())
             || self.with_timers(|t| t.next_deadline()).is_some_and(|at| at <= now);
+        let event = fresh > 0 || ended;
+        // Nobody knows yet of which group they are whose waits have ended.
+        let came = ended && group::version() != 0;
         if in_system_call && (queued > 0 || event) {
             if ran >= UNDISTURBED || self.runtime().has_idle_helper() {
                 return Some(Leave::BLOCKED);
@@ -321,7 +327,7 @@ impl Worker {
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
         let is_over = used_up && same > 0
-            || is_long && event && !turns.protected.get()
+            || is_long && event && (!turns.protected.get() || came)
             || is_long && self.lease_is_over(now, turns.slack());
         if is_over {
             thread.get().set_hog(true);
