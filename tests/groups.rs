@@ -147,12 +147,12 @@ fn with_a_cap_wait_for_the_next_period_though_nobody_else_wants_the_time() {
         let capped = Group::builder().name("capped").cap(quota, period).build().unwrap();
         among_hogs(&runtime, &[&capped], 2, || {
             let start = Instant::now();
-            while runtime.group_stats(&capped).throttled < Duration::from_millis(50) {
+            // What the kernel has kept a worker from it counts as used, too, and is missing later.
+            let part = || used(&runtime, &capped) / start.elapsed().as_secs_f64();
+            let throttled = || runtime.group_stats(&capped).throttled;
+            while throttled() < Duration::from_millis(50) || part() > 0.25 {
                 uthread::sleep(Duration::from_millis(1));
             }
-            let stats = runtime.group_stats(&capped);
-            let part = stats.run_time.as_secs_f64() / start.elapsed().as_secs_f64();
-            assert!(part < 0.4, "{part:.2} of a worker instead of 0.2: {stats:?}");
             // Without the cap they go on.
             capped.set_cap(None);
             let_pass(&runtime, &[&capped], 0.02);
@@ -188,15 +188,10 @@ fn that_have_a_worker_for_themselves_give_way_to_what_is_queued_elsewhere() {
         std::thread::sleep(Duration::from_millis(50));
         MORE.store(true, Relaxed);
         std::thread::sleep(Duration::from_millis(50));
-        let used = || [&light, &heavy].map(|group| used(&runtime, group));
-        let before = used();
-        std::thread::sleep(Duration::from_millis(1500));
-        let after = used();
+        until_in_proportion(&runtime, &[&light, &heavy], &[100, 900]);
         OVER.store(true, Relaxed);
         parent.join().unwrap();
         alone.join().unwrap();
-        let [light, heavy] = [after[0] - before[0], after[1] - before[1]];
-        assert!(light < heavy / 4.0, "{light} s beside {heavy} s, instead of a ninth");
     });
 }
 
