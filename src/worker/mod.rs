@@ -31,8 +31,9 @@
 //! - [`green`]: the control block. - [`run`]: the loop. - [`turn`]: how long threads run, and when they are
 //!   interrupted. - [`lease`]: which group is served. - [`group`]: the process's groups. - [`account`]: what was
 //!   used. - [`state`]: what a thread is doing. - [`mod@wait`]: what a thread calls to wait, and wakers.
-//! - [`runtime`]: workers together, start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]: the OS thread that
-//!   watches. - [`parker`], [`idle`]: the lock-free parts, with loom models.
+//! - [`runtime`]: workers together, start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]:
+//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`]: the lock-free parts, with loom models.
+//! - [`tape`]: recordings for tests.
 
 mod account;
 mod claims;
