@@ -160,6 +160,37 @@ fn with_a_cap_wait_for_the_next_period_though_nobody_else_wants_the_time() {
     }
 }
 
+#[test]
+fn that_get_a_cap_wait_though_their_only_thread_is_alone_and_computes() {
+    let runtime = runtime(1);
+    let hogs = group("hogs", 100);
+    let over = AtomicBool::new(false);
+    watched(&runtime, || {
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let hog = || {
+                    while !over.load(Relaxed) {
+                        std::hint::spin_loop()
+                    }
+                };
+                runtime.run(|| {
+                    uthread::scope(|s| {
+                        Builder::new().group(&hogs).spawn_scoped(s, hog).unwrap();
+                    });
+                });
+            });
+            let _over = OnDrop(&over);
+            while used(&runtime, &hogs) < 0.05 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            hogs.set_cap(Some((Duration::from_millis(2), Duration::from_millis(10))));
+            while runtime.group_stats(&hogs).throttled < Duration::from_millis(20) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    });
+}
+
 /// The first turn of a thread that runs alone on a worker, for long, is looked at as well.
 #[test]
 fn that_have_a_worker_for_themselves_give_way_to_what_is_queued_elsewhere() {

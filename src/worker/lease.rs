@@ -310,6 +310,7 @@ impl Worker {
         match review {
             Some(until) => {
                 lease.until.set(until);
+                lease.capped.set(group::look_up(lease.group()).0.cap.is_some());
                 self.with_queue(|queue| {
                     self.note_served(queue, now);
                     queue.seen();

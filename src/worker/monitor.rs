@@ -29,6 +29,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::green::GreenRef;
+use super::group;
 use super::run::Worker;
 use super::runtime::Runtime;
 use crate::atomic::{AtomicBool, Ordering, fence};
@@ -141,6 +142,8 @@ struct Watch {
     last_look: Instant,
     /// Looks at nothing.
     quiet: u32,
+    /// What has been said about groups at the last look.
+    version: u64,
     /// When the pools are to be looked after.
     chores: Option<Instant>,
     /// For each worker, the number of its switches at the last look, and at how many looks others waited there in vain
@@ -158,6 +161,7 @@ impl Watch {
         Watch {
             last_look: Instant::now(),
             quiet: 0,
+            version: group::version(),
             chores: None,
             stuck: vec![(0, 0); runtime.workers().len()],
             patience: 1 + u32::try_from(slices).unwrap_or(u32::MAX - 1),
@@ -204,6 +208,11 @@ impl Watch {
             }
             let recalled = runtime.helpers().recall();
             runtime.monitor_signals.fetch_add(recalled as u64, Ordering::Relaxed);
+            let version = group::version();
+            if std::mem::replace(&mut self.version, version) != version {
+                // A hog that is alone on its worker may have got a cap.
+                runtime.workers().iter().for_each(Worker::nudge);
+            }
             self.relieve(runtime);
             runtime.look_for_stalls();
         }

@@ -353,8 +353,9 @@ impl Worker {
 
 impl Host for Worker {
     fn signalled(&self, by_timer: bool) {
-        // A program may take the signal away, by sigwait(3) for example; then the monitor sends another.
-        if by_timer || self.tick.is_overdue(now()) {
+        // The timer's signal is lost if another one is pending, and a program may take it away, by sigwait(3) for example;
+        // then the monitor sends another.
+        if by_timer || self.tick.due().is_some_and(|due| due <= now()) {
             self.tick.fired();
             self.counters.ticks.add(1);
         }
