@@ -54,6 +54,19 @@ const LONGEST_SLICE: u64 = 1 << 40;
 /// No request is shorter, lest groups with tiny bursts were as good as never behind anybody.
 const SHORTEST_REQUEST: u64 = 10_000;
 
+/// What a group asks for at a time if it always has work.
+///
+/// Where only hogs compete, a group's lag is between minus and plus a request, and its service in any interval is off by
+/// no more than two. In practice it is off by one and what leases take too long, and that is to be within a slice.
+fn longest_request(slice: u64) -> u64 {
+    (slice / 4 * 3).max(SHORTEST_REQUEST)
+}
+
+/// A lease without a cap is no shorter.
+fn least_term(slice: u64) -> u64 {
+    slice / 8
+}
+
 /// What is said about a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -109,7 +122,7 @@ impl Group {
             rate: 0,
             virtual_time: BEGINNING,
             deadline: BEGINNING,
-            request: slice,
+            request: longest_request(slice),
             used: 0,
             period_ends: 0,
             throttled_since: None,
@@ -126,8 +139,11 @@ impl Group {
     }
 
     fn longest_request(&self, slice: u64) -> u64 {
-        let longest = if self.policy.latency == 0 { slice } else { self.policy.latency };
-        longest.clamp(SHORTEST_REQUEST, slice.max(SHORTEST_REQUEST))
+        let longest = longest_request(slice);
+        match self.policy.latency {
+            0 => longest,
+            latency => latency.clamp(SHORTEST_REQUEST, longest),
+        }
     }
 
     fn weight(&self) -> u128 {
@@ -140,6 +156,20 @@ impl Group {
 
     fn ask(&mut self) {
         self.deadline = self.virtual_time + self.virtually(self.request);
+    }
+
+    /// What it has not got yet of its request.
+    fn left(&self) -> u64 {
+        let left = (self.deadline.saturating_sub(self.virtual_time) * self.weight()) >> FRACTION;
+        u64::try_from(left).unwrap_or(u64::MAX)
+    }
+
+    /// A rest of its request that is too short for a lease becomes part of the next one: others that are
+    /// eligible would have to wait for it.
+    fn round_up(&mut self, least: u64) {
+        if self.left() < least {
+            self.deadline += self.virtually(self.request);
+        }
     }
 
     fn serve(&mut self, service: u64) {
@@ -299,7 +329,9 @@ impl Shares {
         if let Some(lease) = self.leases[worker].take() {
             let burst = self.now - lease.began;
             let slice = self.slice;
-            self.groups[lease.group.index()].learn(burst, !here.contains(lease.group), slice);
+            let g = &mut self.groups[lease.group.index()];
+            g.learn(burst, !here.contains(lease.group), slice);
+            g.round_up(least_term(slice).min(g.request / 2));
         }
         let queued = here.with(elsewhere.queued);
         self.refill(queued);
@@ -362,13 +394,12 @@ impl Shares {
         let g = &self.groups[group.index()];
         // No longer than what is left of its request: if it got more, others that are eligible and have
         // little left, too, could each go before one that has much.
-        let left = (g.deadline.saturating_sub(g.virtual_time) * g.weight()) >> FRACTION;
-        let left = u64::try_from(left).unwrap_or(u64::MAX);
-        let slice = left.clamp(self.slice / 4, self.slice);
-        let Some(cap) = g.policy.cap else { return slice };
+        let left = g.left();
+        let term = left.clamp(least_term(self.slice), self.slice);
+        let Some(cap) = g.policy.cap else { return term };
         let left = cap.quota.saturating_sub(g.used);
         let servers = self.leases.iter().flatten().filter(|l| l.group == group).count() as u64;
-        slice.min((left / servers.max(1)).max(SHORTEST_LEASE))
+        term.min((left / servers.max(1)).max(SHORTEST_LEASE))
     }
 
     /// Counts the service given up to now.

@@ -107,6 +107,11 @@ impl Turns {
         self.slice / 4
     }
 
+    /// The same for a lease: it bounds how far groups are from their shares.
+    fn lease_slack(&self) -> u64 {
+        self.slice / 16
+    }
+
     /// For how long a thread of the group has run in the present turn. A turn that ends meanwhile is missed, or
     /// counted twice, by who reads accounts, too.
     pub(super) fn present(&self, group: GroupId, now: u64) -> u64 {
@@ -236,9 +241,10 @@ impl Worker {
             (same, q.len() - same, q.fresh_of(group), !news.is_empty())
         });
         let slice_left = turns.slice.saturating_sub(used).max(LEAST);
-        let align = |at: u64| self.tick.aligned(at, turns.slack(), turns.slack()).max(now + LEAST);
-        let slice_ends = (same > 0).then(|| align(now + slice_left));
-        let lease_ends = self.lease_ends(others > 0).map(|at| align(at.max(now + LEAST)));
+        let align = |at: u64, slack| self.tick.aligned(at, slack, slack).max(now + LEAST);
+        let slice_ends = (same > 0).then(|| align(now + slice_left, turns.slack()));
+        let lease_ends = self.lease_ends(others > 0);
+        let lease_ends = lease_ends.map(|at| align(at.max(now + LEAST), turns.lease_slack()));
         let deadline = self.with_timers(|t| t.next_deadline()).map(|at| at.max(now + SOON));
         // What came before it would be announced is not.
         let came_already = (completed || fresh > 0).then(|| now + turns.grace());
@@ -328,7 +334,7 @@ impl Worker {
         let is_long = thread.get().is_hog() || ran >= turns.grace();
         let is_over = used_up && same > 0
             || is_long && event && (!turns.protected.get() || came)
-            || is_long && self.lease_is_over(now, turns.slack());
+            || is_long && self.lease_is_over(now, turns.lease_slack());
         if is_over {
             thread.get().set_hog(true);
             thread.get().used().set(if used_up { 0 } else { used });
