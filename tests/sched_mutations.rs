@@ -149,16 +149,30 @@ const FAULTS: &[Fault] = &[
     fault(
         "a lease never ends",
         "shares.rs",
-        "left.clamp(self.slice / 4, self.slice)",
+        "left.clamp(least_term(self.slice), self.slice)",
         "u64::MAX",
         "GroupsAreServed",
     ),
     fault(
         "a lease is longer than the request",
         "shares.rs",
-        "left.clamp(self.slice / 4, self.slice)",
+        "left.clamp(least_term(self.slice), self.slice)",
         "left.max(self.slice)",
         "a_heavy_group_does_not_wait_for_what_is_left_of_others",
+    ),
+    fault(
+        "a short rest of a request goes before those who want little",
+        "shares.rs",
+        "if self.left() < least_term(slice)",
+        "if self.left() < 0 * least_term(slice)",
+        "a_short_rest_of_a_request_goes_behind_those_who_want_little",
+    ),
+    fault(
+        "groups ask for a slice",
+        "shares.rs",
+        "(slice / 8 * 5)",
+        "slice",
+        "hogs_are_within_a_slice_of_their_shares_in_every_tenth_of_a_second",
     ),
     fault("a cap is ignored", "shares.rs", "if g.used < cap.quota {", "if true {", "Caps"),
     fault(

@@ -12,7 +12,7 @@
 //! **Requests.** A group asks for some service; its **deadline** is the virtual time at which it would have
 //! got that if it were served at its rate from now on. Among the eligible groups of a worker, the one with
 //! the earliest deadline is served. So shares follow from eligibility alone, and how soon a group is
-//! served from the length of its request: a slice for those that always have work, the usual length of
+//! served from the length of its request: the [longest](longest_request) for those that always have work, the usual length of
 //! its bursts for those that do not (learned, [`Group::learn`]), and never more than the latency that it asks
 //! for. A group that wakes up, has not used up its share and usually needs little is served at once, even
 //! if its weight is small. That it could claim to need little and then take more helps it nothing: it is
@@ -57,9 +57,9 @@ const SHORTEST_REQUEST: u64 = 10_000;
 /// What a group asks for at a time if it always has work.
 ///
 /// Where only hogs compete, a group's lag is between minus and plus a request, and its service in any interval is off by
-/// no more than two. In practice it is off by one and what leases take too long, and that is to be within a slice.
+/// no more than two. That and what leases take too long is to be within a slice in all but odd cases.
 fn longest_request(slice: u64) -> u64 {
-    (slice / 4 * 3).max(SHORTEST_REQUEST)
+    (slice / 8 * 5).max(SHORTEST_REQUEST)
 }
 
 /// A lease without a cap is no shorter.
@@ -72,7 +72,7 @@ fn least_term(slice: u64) -> u64 {
 pub(crate) struct Policy {
     /// Its part of the CPU, in proportion to those of others. At least 1.
     pub(crate) weight: u32,
-    /// The longest request, in nanoseconds; a slice if 0.
+    /// The longest request, in nanoseconds; if 0, that of all.
     pub(crate) latency: u64,
     pub(crate) cap: Option<Cap>,
 }
@@ -166,8 +166,8 @@ impl Group {
 
     /// A rest of its request that is too short for a lease becomes part of the next one: others that are
     /// eligible would have to wait for it.
-    fn round_up(&mut self, least: u64) {
-        if self.left() < least {
+    fn round_up(&mut self, slice: u64) {
+        if self.left() < least_term(slice).min(self.request / 2) {
             self.deadline += self.virtually(self.request);
         }
     }
@@ -331,7 +331,7 @@ impl Shares {
             let slice = self.slice;
             let g = &mut self.groups[lease.group.index()];
             g.learn(burst, !here.contains(lease.group), slice);
-            g.round_up(least_term(slice).min(g.request / 2));
+            g.round_up(slice);
         }
         let queued = here.with(elsewhere.queued);
         self.refill(queued);
@@ -365,6 +365,7 @@ impl Shares {
         self.refill(queued);
         self.join_and_leave(queued, elsewhere.bound);
         let group = self.leases[worker]?.group;
+        self.groups[group.index()].round_up(self.slice);
         let mine = here.with(Groups::only(group)).without(self.throttled);
         let movable = elsewhere.queued.without(elsewhere.bound);
         let there = movable.without(mine).without(self.throttled);
@@ -520,7 +521,7 @@ impl Shares {
     /// The eligible group with the earliest deadline; the one that is least ahead if none is eligible.
     ///
     /// What other workers are about to give to groups counts as given: else all that decide at the same time
-    /// would choose the same one, and each group would be ahead, and the others behind, by a slice of
+    /// would choose the same one, and each group would be ahead, and the others behind, by a request of
     /// every worker.
     fn best_of(&self, candidates: Groups, worker: usize) -> Option<GroupId> {
         if !candidates.has_several() {

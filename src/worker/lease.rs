@@ -317,7 +317,11 @@ impl Worker {
                 });
                 false
             }
-            None => true,
+            None => {
+                // It may have ended a little early.
+                lease.until.set(now);
+                true
+            }
         }
     }
 

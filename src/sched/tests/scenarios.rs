@@ -85,6 +85,27 @@ fn shares_follow_weights_in_every_tenth_of_a_second() {
     }
 }
 
+/// On one worker, where leases end nearly in time.
+#[test]
+fn hogs_are_within_a_slice_of_their_shares_in_every_tenth_of_a_second() {
+    for weights in [vec![100, 200, 700], vec![1, 1], vec![50, 1000, 300], vec![100; 8]] {
+        let mut program = Program::new(1, 1000 * MS);
+        program.overshoot = program.slice / 16;
+        for (i, w) in weights.iter().enumerate() {
+            program = program.group(i, weight(*w)).threads(i, 2, Script::hog());
+        }
+        let trace = verified(&program);
+        let all: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+        let mut worst = 0;
+        for from in (0..900).step_by(3) {
+            let got = service(&trace, from * MS, (from + 100) * MS);
+            let off = |(i, w): (usize, &u32)| got[i].abs_diff(100 * MS * u64::from(*w) / all);
+            worst = worst.max(weights.iter().enumerate().map(off).max().unwrap_or(0));
+        }
+        assert!(worst <= program.slice, "{weights:?}: {worst}");
+    }
+}
+
 #[test]
 fn a_group_alone_gets_everything() {
     for workers in [1, 3] {
@@ -282,6 +303,21 @@ fn a_heavy_group_does_not_wait_for_what_is_left_of_others() {
         program.seed = seed;
         verified(&program);
     }
+}
+
+/// The group that is served has 20 µs left of its request when another one comes, which wants 100 µs and
+/// has a later deadline.
+#[test]
+fn a_short_rest_of_a_request_goes_behind_those_who_want_little() {
+    let mut shares = Shares::new(1, MS);
+    let (hog, light) = (GroupId::new(1), GroupId::new(2));
+    shares.set_policy(0, light, Policy { latency: 100_000, ..Policy::DEFAULT });
+    let serves = |choice, group| assert!(matches!(choice, Choice::Serve(g, _) if g == group));
+    serves(shares.choose(0, 0, Groups::only(hog), Elsewhere::default()), hog);
+    let until = MS / 8 * 5;
+    let both = Groups::only(hog).with(Groups::only(light));
+    assert_eq!(shares.review(until - 20_000, 0, both, Elsewhere::default()), None);
+    serves(shares.choose(until - 20_000, 0, both, Elsewhere::default()), light);
 }
 
 #[test]
