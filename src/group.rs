@@ -68,8 +68,8 @@ impl GroupBuilder {
         self
     }
 
-    /// Has the group run sooner at the same share: the longest time, up to a slice, that it is served for at the
-    /// expense of groups that wait for theirs.
+    /// Has the group run sooner at the same share: the longest time, up to five eighths of a slice, that it is
+    /// served for at the expense of groups that wait for theirs.
     ///
     /// This is the length of a request in the sense of EEVDF: a group is served before others whose requests are
     /// longer in proportion to their weights. A group that wakes up within its share waits for no longer

@@ -122,7 +122,7 @@ counters! {
     wake_signals,
     /// Signals sent to a worker or a helper by the monitor.
     monitor_signals,
-    /// Green threads moved to a helper because they were blocked in the kernel.
+    /// Green threads moved to a helper because they were blocked in the kernel, or queued behind one that was.
     helper_moves,
     /// Calls of [`blocking`](crate::blocking), each of which moves its thread to a helper.
     blocking_calls,
@@ -158,6 +158,7 @@ impl Stats {
         for worker in runtime.workers() {
             worker.counters.add_to(&mut stats);
         }
+        stats.helper_moves += runtime.reliefs.load(Ordering::Relaxed);
         stats
     }
 }

@@ -244,7 +244,9 @@ impl Watch {
             for thread in self.taken.drain(..) {
                 if let Some(moving) = moving.next() {
                     workers[moving].take_over(thread);
-                } else if !thread.can_be_helped() || runtime.hand_to_helper(thread).is_err() {
+                } else if thread.can_be_helped() && runtime.hand_to_helper(thread).is_ok() {
+                    runtime.reliefs.fetch_add(1, Ordering::Relaxed);
+                } else {
                     // One of the others may have a hog that can be interrupted.
                     let next = all.find(|next| *next != index || workers.len() == 1);
                     workers[next.expect("a cycle has no end")].take_over(thread);

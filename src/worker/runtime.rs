@@ -75,6 +75,8 @@ pub(crate) struct Runtime {
     /// Signals sent by the monitor.
     pub(crate) monitor_signals: AtomicU64,
     pub(crate) stalls: AtomicU64,
+    /// Threads that the monitor gave to helpers.
+    pub(crate) reliefs: AtomicU64,
     monitor: Monitor,
     reporter: Bell,
     helpers: Helpers,
@@ -134,6 +136,7 @@ impl Runtime {
                 wake_signals: AtomicU64::new(0),
                 monitor_signals: AtomicU64::new(0),
                 stalls: AtomicU64::new(0),
+                reliefs: AtomicU64::new(0),
                 monitor,
                 reporter: Bell::default(),
                 helpers,
