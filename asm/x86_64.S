@@ -92,7 +92,7 @@ uthread_root:
 #       | XSAVE area, aligned    |  <- rsp during the call
 #       +------------------------+
 #
-# calls  u32 *uthread_interrupted(usize argument), which may return on another OS thread; what it returns is set to 0
+# calls  u32 *uthread_interrupted(usize argument, const usize *frame), whose frame is what rbp points to, and which may return on another OS thread; what it returns is set to 0
 # The argument's bit 32 says that all state is to be saved; else that of the matrix tiles (AMX), which is large and seldom used, is left out, since it is in its initial state.
 # reads  uthread_xsave_size (two u32: without the tiles, and with them), uthread_xsave_usual (u32: the lower half of the mask without the tiles), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
     .hidden uthread_xsave_size
@@ -159,6 +159,7 @@ uthread_detour:
     .cfi_def_cfa_register rbp
     cld                                 # the ABI's direction
     mov     rdi, [rbp + 16 * 8]         # the argument
+    mov     rsi, rbp                    # the frame
     fnstcw  [rbp - 8]
 
     # The vector state; its mask stays in ebx. XRSTOR demands a header (64 bytes at offset 512) that is zero where XSAVE does not write it.

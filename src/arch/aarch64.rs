@@ -42,6 +42,32 @@ impl FpControl {
     }
 }
 
+/// The place of the caller.
+#[inline(always)]
+pub(crate) fn here() -> super::Place {
+    let (pc, sp, bp);
+    // SAFETY: it writes three registers and nothing else.
+    unsafe {
+        core::arch::asm!(
+            "adr {pc}, .",
+            "mov {sp}, sp",
+            "mov {bp}, x29",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            bp = out(reg) bp,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    super::Place { pc, sp, bp }
+}
+
+/// # Safety
+///
+/// Not to be called where detours are not available.
+pub(crate) unsafe fn interrupted_at(_frame: *const usize) -> super::Place {
+    unreachable!("{:?}", detours_available())
+}
+
 /// Detours are not written yet.
 pub(crate) fn detours_available() -> Result<(), &'static str> {
     Err("forced preemption is not written for AArch64 yet")

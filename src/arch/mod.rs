@@ -10,7 +10,7 @@
 //! and restore that itself.
 //!
 //! Each architecture has a file with the same names: [`FpControl`], [`TLS_BELOW_THREAD_POINTER`],
-//! [`thread_pointer_is_writable`], [`detours_available`] and [`Interrupted`].
+//! [`thread_pointer_is_writable`], [`detours_available`], [`Interrupted`], [`here`] and [`interrupted_at`].
 
 use std::ffi::c_void;
 
@@ -28,8 +28,19 @@ compile_error!("uthread knows the contexts of x86-64 and AArch64 only");
 
 pub(crate) use imp::{
     FpControl, Interrupted, TLS_BELOW_THREAD_POINTER, cycles, cycles_are_steady, detours_available,
-    thread_pointer_is_writable,
+    here, interrupted_at, thread_pointer_is_writable,
 };
+
+/// A place in a thread's execution, from which its frames can be found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The instruction to be executed next.
+    pub(crate) pc: usize,
+    /// The stack pointer.
+    pub(crate) sp: usize,
+    /// The frame pointer, or whatever the register holds.
+    pub(crate) bp: usize,
+}
 
 unsafe extern "C" {
     safe fn uthread_thread_pointer() -> usize;

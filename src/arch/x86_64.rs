@@ -6,6 +6,8 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use super::Place;
+
 core::arch::global_asm!(include_str!("../../asm/x86_64.S"), options(raw));
 
 /// Thread-local storage lies below the thread pointer, libc's thread structure at and above it
@@ -119,6 +121,40 @@ pub(crate) fn detours_available() -> Result<(), &'static str> {
 unsafe fn xcr0() -> u64 {
     // SAFETY: as promised to this function; XCR0 always exists then.
     unsafe { _xgetbv(0) }
+}
+
+/// The place of the caller.
+#[inline(always)]
+pub(crate) fn here() -> Place {
+    let (pc, sp, bp);
+    // SAFETY: it writes three registers and nothing else.
+    unsafe {
+        core::arch::asm!(
+            "lea {pc}, [rip]",
+            "mov {sp}, rsp",
+            "mov {bp}, rbp",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            bp = out(reg) bp,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    Place { pc, sp, bp }
+}
+
+/// Where the thread was interrupted that is on the detour with this frame.
+///
+/// # Safety
+///
+/// It is the detour's frame, as `asm/x86_64.S` draws it.
+pub(crate) unsafe fn interrupted_at(frame: *const usize) -> Place {
+    const RBP: usize = 10;
+    const RIP: usize = 17;
+    // SAFETY: both words were saved there.
+    let (bp, pc) = unsafe { (frame.add(RBP).read(), frame.add(RIP).read()) };
+    // Above the words and the red zone.
+    let sp = frame.addr() + (RIP + 1) * size_of::<usize>() + Interrupted::RED_ZONE;
+    Place { pc, sp, bp }
 }
 
 /// The state of a thread at the instant at which a signal interrupted it, to be read and changed by the

@@ -29,6 +29,7 @@
 
 pub(crate) mod coroutine;
 pub(crate) mod overflow;
+pub(crate) mod peek;
 pub(crate) mod pool;
 pub(crate) mod stack;
 pub(crate) mod tls;

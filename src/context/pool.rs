@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::stack::{Slab, Stack, page_size};
+use super::stack::{Resident, Slab, Stack, page_size};
 use super::tls::{self, ThreadBlock};
 use crate::lock::SpinLock;
 
@@ -45,6 +45,8 @@ const LARGEST_SLAB: usize = 64 << 30;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) stack: Stack,
+    /// Who occupies it.
+    pub(crate) resident: &'static Resident,
     block: Option<ThreadBlock>,
     pool: &'static Pool,
     /// The deep pages were returned to the kernel since the last occupant.
@@ -198,6 +200,15 @@ pub(crate) fn totals() -> Totals {
     totals
 }
 
+/// Who is on the stacks of the process, slab by slab.
+pub(crate) fn residents() -> Vec<&'static [Resident]> {
+    let pools = lock(&POOLS).clone();
+    let slabs = |pool: &&'static Pool| -> Vec<_> {
+        lock(&pool.slabs).slabs.iter().map(Slab::residents).collect()
+    };
+    pools.iter().flat_map(slabs).collect()
+}
+
 /// Whether [`maintain`] has something to do, now or later.
 pub(crate) fn wants_maintenance() -> bool {
     RETURNED.load(Ordering::Relaxed)
@@ -279,7 +290,7 @@ impl Pool {
     /// A stack that nobody has had.
     fn carve(&'static self) -> io::Result<Slot> {
         let mut slabs = lock(&self.slabs);
-        let stack = match slabs.slabs.last_mut().map_or(Ok(None), Slab::carve)? {
+        let (stack, resident) = match slabs.slabs.last_mut().map_or(Ok(None), Slab::carve)? {
             Some(stack) => stack,
             None => {
                 let most = (LARGEST_SLAB / self.stack_size).max(1);
@@ -292,7 +303,7 @@ impl Pool {
             }
         };
         slabs.stacks += 1;
-        Ok(Slot { stack, block: None, pool: self, trimmed: true })
+        Ok(Slot { stack, resident, block: None, pool: self, trimmed: true })
     }
 
     /// Gives the lists room for so many slots.

@@ -16,6 +16,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::mman::{MmapAdvise, ProtFlags, madvise, mprotect};
@@ -101,11 +102,51 @@ impl Stack {
     }
 }
 
+/// Who occupies a stack, for those who want to know of all threads; each stack has one for good.
+///
+/// The occupant's number is written last when it moves in, and taken away first when it leaves. Numbers are never
+/// used twice: who finds the same one before and after it has looked at the occupant, has looked at that one.
+#[derive(Debug, Default)]
+pub(crate) struct Resident {
+    number: AtomicU64,
+    at: AtomicUsize,
+}
+
+impl Resident {
+    /// The occupant with that number moves in; what it is known by lies at that address.
+    #[inline]
+    pub(crate) fn moves_in(&self, number: u64, at: usize) {
+        self.at.store(at, Ordering::Relaxed);
+        self.number.store(number, Ordering::Release);
+    }
+
+    /// It leaves: from now on what lies at the address may change.
+    #[inline]
+    pub(crate) fn moves_out(&self) {
+        self.number.store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+    }
+
+    /// The present occupant's number and address.
+    pub(crate) fn get(&self) -> Option<(u64, usize)> {
+        let number = self.number.load(Ordering::Acquire);
+        let at = self.at.load(Ordering::Relaxed);
+        (number != 0).then_some((number, at))
+    }
+
+    /// Whether the occupant is still that one. What was read before was its own, then.
+    pub(crate) fn is_still(&self, number: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.number.load(Ordering::Relaxed) == number
+    }
+}
+
 /// One mapping, cut into stacks of one size.
 pub(crate) struct Slab {
     mapping: MmapRaw,
     size: usize,
     handed_out: usize,
+    residents: &'static [Resident],
 }
 
 impl Slab {
@@ -120,7 +161,14 @@ impl Slab {
         let mapping = MmapRaw::from(mapping);
         // Kernels without huge pages refuse, and have nothing to switch off.
         let _ = mapping.advise(Advice::NoHugePage);
-        Ok(Slab { mapping, size, handed_out: 0 })
+        // As slabs, they stay. Zeroed memory takes none until it is written to.
+        let residents = zeroed_residents(count)?.leak();
+        Ok(Slab { mapping, size, handed_out: 0, residents })
+    }
+
+    /// Who is on the stacks that were handed out.
+    pub(crate) fn residents(&self) -> &'static [Resident] {
+        &self.residents[..self.handed_out]
     }
 
     /// Bytes of the mapping.
@@ -134,7 +182,7 @@ impl Slab {
     ///
     /// The kernel's when the guard cannot be installed: no memory for page tables, or, where it
     /// takes `mprotect`, no more mappings. The stack can be asked for again.
-    pub(crate) fn carve(&mut self) -> io::Result<Option<Stack>> {
+    pub(crate) fn carve(&mut self) -> io::Result<Option<(Stack, &'static Resident)>> {
         if (self.handed_out + 1) * self.size > self.mapping.len() {
             return Ok(None);
         }
@@ -142,11 +190,23 @@ impl Slab {
         let low = unsafe { self.mapping.as_mut_ptr().add(self.handed_out * self.size) };
         // SAFETY: that stack is not handed out yet, so nobody uses its lowest page.
         unsafe { guard(NonNull::new_unchecked(low))? };
+        let resident = &self.residents[self.handed_out];
         self.handed_out += 1;
         // SAFETY: one past a part of the mapping is within or at the end of the mapping.
         let top = unsafe { NonNull::new_unchecked(low.add(self.size)) };
-        Ok(Some(Stack { top, size: self.size }))
+        Ok(Some((Stack { top, size: self.size }, resident)))
     }
+}
+
+/// So many, without occupants.
+fn zeroed_residents(count: usize) -> io::Result<Vec<Resident>> {
+    let layout =
+        std::alloc::Layout::array::<Resident>(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    // SAFETY: a slab has stacks, hence the layout a size.
+    let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+    let Some(memory) = NonNull::new(memory) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+    // SAFETY: allocated as vectors do it, and zeroes are `Resident`s.
+    Ok(unsafe { Vec::from_raw_parts(memory.as_ptr().cast(), count, count) })
 }
 
 /// How guard pages are made.

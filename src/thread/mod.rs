@@ -8,7 +8,7 @@ mod scope;
 use std::fmt;
 use std::io;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 use crate::context::stack;
 use crate::group::Group;
 use crate::runtime::{self, Runtime};
-use crate::worker::{self, Deadline, Identity};
+use crate::worker::{self, Deadline, Identity, WaitReason};
 use packet::Packet;
 use scope::ScopeData;
 
@@ -40,6 +40,7 @@ pub type Result<T> = std::thread::Result<T>;
 /// let handle = uthread::spawn(|| "hello from a green thread");
 /// assert_eq!(handle.join().unwrap(), "hello from a green thread");
 /// ```
+#[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -93,6 +94,7 @@ impl Builder {
     /// # Panics
     ///
     /// Panics if the name has an interior NUL byte.
+    #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -111,6 +113,7 @@ impl Builder {
     /// # Panics
     ///
     /// Panics if the name has an interior NUL byte.
+    #[track_caller]
     pub fn spawn_in<F, T>(self, runtime: &Runtime, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -129,6 +132,7 @@ impl Builder {
     /// # Panics
     ///
     /// Panics if the name has an interior NUL byte.
+    #[track_caller]
     pub fn spawn_scoped<'scope, 'env, F, T>(
         self,
         scope: &'scope Scope<'scope, 'env>,
@@ -156,6 +160,7 @@ impl Builder {
     ///
     /// As for [`std::thread::Builder::spawn_unchecked`]: the thread is joined before anything that `f` or
     /// its result borrows ends, or both borrow nothing.
+    #[track_caller]
     pub unsafe fn spawn_unchecked<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send,
@@ -168,6 +173,7 @@ impl Builder {
     /// # Safety
     ///
     /// As for [`Builder::spawn_unchecked`].
+    #[track_caller]
     pub(crate) unsafe fn spawn_unchecked_in<F, T>(
         self,
         runtime: &worker::Runtime,
@@ -185,6 +191,7 @@ impl Builder {
     ///
     /// What `f` and its result borrow is valid until the thread has published its result and, if the
     /// result is not taken, until the packet is dropped.
+    #[track_caller]
     unsafe fn start<F, T>(
         self,
         runtime: Option<&worker::Runtime>,
@@ -214,7 +221,7 @@ impl Builder {
         let stack_size = self.stack_size.map(stack::rounded_size);
         let group = self.group.as_ref().map(Group::member);
         // SAFETY: as promised to this function; `finish` does not unwind.
-        unsafe { runtime.spawn(stack_size, identity.clone(), group, main)? };
+        unsafe { runtime.spawn(stack_size, identity.clone(), group, Location::caller(), main)? };
         announced.keep();
         Ok(Joining { thread: Thread { identity }, packet })
     }
@@ -372,8 +379,8 @@ pub fn park_timeout(time: Duration) {
 fn park_on_own(deadline: Option<Deadline>) {
     // The handle is this frame's own: a thread's reference to itself ends only with the thread.
     match worker::current() {
-        Some(thread) => worker::wait(&thread.get().identity().parker, deadline),
-        None => worker::wait(&worker::own_identity().parker, deadline),
+        Some(thread) => worker::wait(&thread.get().identity().parker, deadline, WaitReason::Park),
+        None => worker::wait(&worker::own_identity().parker, deadline, WaitReason::Park),
     };
 }
 

@@ -20,7 +20,7 @@ use super::Result;
 use super::scope::ScopeData;
 use crate::atomic::{AtomicU8, Ordering, UnsafeCell};
 use crate::worker::parker::Parker;
-use crate::worker::{self, finish_thread_locals};
+use crate::worker::{self, WaitReason, finish_thread_locals};
 
 const RUNNING: u8 = 0;
 const DETACHED: u8 = 1;
@@ -112,7 +112,7 @@ impl<T> Packet<T> {
     /// Called by the handle: waits for the end and takes the result.
     pub(super) fn wait(&self) -> Result<T> {
         while !self.is_finished() {
-            worker::wait(&self.done, None);
+            worker::wait(&self.done, None, WaitReason::Join);
         }
         // SAFETY: in DONE the result is the handle's, which calls this once.
         let result = self.result.with_mut(|own| unsafe { (*own).take() });

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{Builder, Joining, Result, Thread};
 use crate::worker;
+use crate::worker::WaitReason;
 use crate::worker::parker::Parker;
 
 /// What a scope and its threads share.
@@ -86,7 +87,7 @@ where
     let scope = Scope { data: Arc::new(data), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     while scope.data.running.load(Ordering::Acquire) != 0 {
-        worker::wait(&scope.data.empty, None);
+        worker::wait(&scope.data.empty, None, WaitReason::Scope);
     }
     match result {
         Err(payload) => resume_unwind(payload),

@@ -80,6 +80,11 @@ impl Account {
     pub(super) fn queued(&self, now: u64) {
         self.since.set(now);
     }
+
+    /// When it became runnable last.
+    pub(super) fn queued_at(&self) -> u64 {
+        self.since.get()
+    }
 }
 
 impl Events {
@@ -104,6 +109,13 @@ impl SchedStat {
             migrations: events.migrations.get(),
             throttled: Duration::ZERO,
         }
+    }
+}
+
+impl SchedStat {
+    /// The last turn that was begun has ended.
+    pub(super) fn end_turn(&mut self) {
+        self.voluntary_switches = self.turns.saturating_sub(self.forced_switches);
     }
 }
 

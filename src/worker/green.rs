@@ -7,20 +7,24 @@
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::num::NonZero;
+use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::account::{Account, Events};
+use super::account::{Account, Events, SchedStat};
+use super::census::{Copied, Glance};
 use super::group::Member;
 use super::parker::Parker;
+use super::reason::WaitReason;
 use super::state::{State, StateWord};
 use super::{Runtime, Worker};
-use crate::arch::{self, FpControl};
+use crate::arch::{self, FpControl, Place};
 use crate::context::coroutine::{Coroutine, Left};
 use crate::context::overflow::Occupant;
 use crate::context::pool::Slot;
+use crate::context::stack::Resident;
 use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
@@ -158,6 +162,10 @@ pub(crate) struct Green {
     interrupted: Cell<bool>,
     group: ManuallyDrop<Member>,
     coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
+    /// Where it left its worker last.
+    left_at: Cell<Place>,
+    /// What it waits for, or waited for last.
+    waits_for: Cell<WaitReason>,
     // From here on, what is needed less often.
     events: Events,
     /// Nanoseconds of its slice that a hog has used.
@@ -170,9 +178,15 @@ pub(crate) struct Green {
     // Fixed at creation:
     runtime: *const Runtime,
     identity: ManuallyDrop<Arc<Identity>>,
-    /// Its id, for recordings: the identity does not last to its end.
-    #[cfg(all(test, not(loom)))]
+    /// Its id: the identity does not last to its end.
     number: u64,
+    // For reports, which read a copy of the control block:
+    resident: &'static Resident,
+    spawned_at: &'static Location<'static>,
+    /// When it was spawned, in nanoseconds of the monotonic clock.
+    born: Cell<u64>,
+    /// Address and length of the identity's, as long as that lasts; 0 if it has none.
+    name: Cell<(usize, usize)>,
 }
 
 #[cfg(not(loom))] // Its atomics are larger.
@@ -226,6 +240,7 @@ impl GreenRef {
         runtime: &Runtime,
         identity: Arc<Identity>,
         group: Member,
+        spawned_at: &'static Location<'static>,
         main: impl FnOnce(),
     ) -> GreenRef {
         let stack = slot.stack;
@@ -250,8 +265,13 @@ impl GreenRef {
             subject: Subject::new(stack, identity.name.as_deref()),
             thread_pointer: thread_pointer.unwrap_or(0),
             runtime,
-            #[cfg(all(test, not(loom)))]
+            left_at: Cell::default(),
+            waits_for: Cell::new(WaitReason::Nothing),
             number: identity.id.get(),
+            resident: slot.resident,
+            spawned_at,
+            born: Cell::new(0),
+            name: Cell::new(identity.name.as_deref().map_or((0, 0), |n| (n.as_ptr().addr(), n.len()))),
             identity: ManuallyDrop::new(identity),
             group: ManuallyDrop::new(group),
         };
@@ -266,6 +286,7 @@ impl GreenRef {
             });
             this.coroutine().write(coroutine);
         }
+        this.get().resident.moves_in(this.get().number, this.0.as_ptr().addr());
         this
     }
 
@@ -277,6 +298,7 @@ impl GreenRef {
             self.get().subject.begin();
         }
         main();
+        self.get().name.set((0, 0));
         // SAFETY: the thread is at its end; nobody asks for the identity any more.
         drop(unsafe { ManuallyDrop::take(&mut (*self.0.as_ptr()).identity) });
         if self.has_block() {
@@ -308,7 +330,7 @@ impl GreenRef {
     /// The group that it belongs to.
     #[inline]
     pub(crate) fn group(self) -> GroupId {
-        self.get().group.id()
+        self.get().group()
     }
 
     fn coroutine(self) -> NonNull<Coroutine<Leave>> {
@@ -409,6 +431,7 @@ impl GreenRef {
     /// The thread is the calling one, is pinned, and something will make it runnable again.
     #[inline]
     pub(crate) unsafe fn leave(self, why: Leave) {
+        self.get().left_at.set(arch::here());
         // SAFETY: the body of the coroutine calls.
         unsafe { Coroutine::suspend(self.coroutine(), why) };
     }
@@ -420,6 +443,7 @@ impl GreenRef {
     /// The thread has finished, and the caller is its last worker.
     pub(crate) unsafe fn retire(self) -> Slot {
         self.get().state.becomes(State::Ended);
+        self.get().resident.moves_out();
         // SAFETY: nobody else refers to the control block now, and both are taken out once.
         unsafe {
             ManuallyDrop::drop(&mut (*self.0.as_ptr()).group);
@@ -462,6 +486,10 @@ impl Green {
     pub(crate) fn worker(&self) -> Option<&Worker> {
         // SAFETY: workers live as long as their runtime, and that as long as its threads.
         unsafe { self.worker.get().as_ref() }
+    }
+
+    fn group(&self) -> GroupId {
+        self.group.id()
     }
 
     /// Whether its last turn was on that worker.
@@ -532,6 +560,61 @@ impl Green {
         &self.events
     }
 
+    /// What copies of control blocks say that may be torn, or of threads that are gone.
+    ///
+    /// # Safety
+    ///
+    /// The copy's bytes are initialised; nothing else is asked of them.
+    pub(super) unsafe fn glance(copy: *const Green) -> Glance {
+        // SAFETY: words of the copy, which are read as numbers.
+        unsafe {
+            Glance {
+                runtime: (&raw const (*copy).runtime).cast::<usize>().read(),
+                name: (&raw const (*copy).name).cast::<(usize, usize)>().read(),
+            }
+        }
+    }
+
+    /// What a copy of a control block says.
+    ///
+    /// # Safety
+    ///
+    /// The copy was made while the thread existed. It may have run meanwhile.
+    pub(super) unsafe fn read_copy(copy: *const Green) -> Copied {
+        // SAFETY: the caller says that it was a control block. What its worker changes meanwhile are numbers and
+        // single bytes, each of which is an old or a new one.
+        let copy = unsafe { &*copy };
+        Copied {
+            worker: copy.worker.get(),
+            state: copy.state.get(),
+            reason: copy.waits_for.get(),
+            group: copy.group(),
+            spawned_at: copy.spawned_at,
+            born: copy.born.get(),
+            queued_at: copy.account.queued_at(),
+            stat: SchedStat::of(&copy.account, &copy.events),
+            stack: copy.subject.stack(),
+            left_at: copy.left_at.get(),
+        }
+    }
+
+    /// The address of what the seat knows of the thread whose control block lies there.
+    pub(super) fn subject_at(block: usize) -> usize {
+        block + std::mem::offset_of!(Green, subject)
+    }
+
+    /// It was spawned. For whoever spawns it.
+    pub(super) fn set_born(&self, now: u64) {
+        self.born.set(now);
+        self.account.queued(now);
+    }
+
+    /// Says what it is going to wait for. For the thread itself.
+    #[inline]
+    pub(super) fn waits_for(&self, reason: WaitReason) {
+        self.waits_for.set(reason);
+    }
+
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
@@ -549,10 +632,12 @@ pub(crate) fn set_current(green: Option<GreenRef>) {
 /// What it returns ends the pinned section when it is set to zero; the detour does that where a new
 /// interruption does no harm.
 #[unsafe(no_mangle)]
-extern "C" fn uthread_interrupted(word: usize) -> *mut u32 {
+extern "C" fn uthread_interrupted(word: usize, frame: *const usize) -> *mut u32 {
     let thread = current().expect("a green thread was interrupted");
+    // SAFETY: the detour passes its frame.
+    thread.get().left_at.set(unsafe { arch::interrupted_at(frame) });
     // SAFETY: the calling thread, pinned. Its worker keeps it runnable, or hands it to a helper.
-    unsafe { thread.leave(Leave::from_word(word)) };
+    unsafe { Coroutine::suspend(thread.coroutine(), Leave::from_word(word)) };
     // SAFETY: the thread's own, while it exists.
     unsafe { (*Pins::own()).disown() }
 }

@@ -1,6 +1,7 @@
 //! Workers together: start, placement, end.
 
 use std::io;
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use super::idle::Idle;
 use super::lease::Leases;
 use super::monitor::Monitor;
 use super::parker::Parker;
+use super::reason::WaitReason;
 use super::run::{self, Worker};
 use super::tape::Tape;
 use super::wait;
@@ -202,7 +204,7 @@ impl Runtime {
             // A green thread of another runtime parks, so that its worker goes on; what is left to be
             // waited for below then takes no time.
             while !self.has_ended() {
-                wait::wait(&self.ended, None);
+                wait::wait(&self.ended, None, WaitReason::RuntimeEnd);
             }
         }
         // One by one: until it has ended, the monitor may start helpers.
@@ -350,6 +352,7 @@ impl Runtime {
         stack_size: Option<usize>,
         identity: Arc<Identity>,
         group: Option<Member>,
+        spawned_at: &'static Location<'static>,
         main: impl FnOnce(),
     ) -> io::Result<()> {
         let pool = match stack_size {
@@ -364,22 +367,22 @@ impl Runtime {
         // counted before it is published.
         let thread = unsafe {
             if size_of_val(&main) <= LARGEST_CLOSURE {
-                GreenRef::create(slot, self, identity, group, main)
+                GreenRef::create(slot, self, identity, group, spawned_at, main)
             } else {
                 let boxed = Box::new(main);
-                GreenRef::create(slot, self, identity, group, boxed)
+                GreenRef::create(slot, self, identity, group, spawned_at, boxed)
             }
         };
         self.live.fetch_add(1, Ordering::SeqCst);
         let _pin = Pin::new();
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
-                thread.get().account().queued(worker.now());
+                thread.get().set_born(worker.now());
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
             }
             None => {
-                thread.get().account().queued(now());
+                thread.get().set_born(now());
                 self.remote_spawns.fetch_add(1, Ordering::Relaxed);
                 self.inject(thread);
             }

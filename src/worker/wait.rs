@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::green::{GreenRef, Identity, Leave, current};
 use super::parker::Parker;
+use super::reason::WaitReason;
 use super::run::Worker;
 use crate::context::tls;
 use crate::preempt::pin::Pin;
@@ -99,6 +100,7 @@ fn with_timer<R>(thread: GreenRef, f: impl Fn(&Worker) -> Result<R, NoRoom>) -> 
 /// Waits until a time.
 pub(crate) fn sleep_until(deadline: Deadline) {
     let Some(thread) = current() else { return std::thread::sleep(deadline.remaining()) };
+    thread.get().waits_for(WaitReason::Sleep);
     with_timer(thread, |worker| {
         worker.with_timers(|t| t.arm(deadline.0, TimerTarget::Thread(thread)))?;
         // SAFETY: the timer will make it runnable.
@@ -117,6 +119,7 @@ pub(crate) fn sleep_until(deadline: Deadline) {
 /// The pointers of the request are valid until this returns. To be called on a green thread.
 pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io::Result<u32> {
     let thread = current().expect("ops are performed on green threads");
+    thread.get().waits_for(WaitReason::of(&request));
     let op = Op::new(thread);
     let deadline = timeout.map(Deadline::after);
     with_timer(thread, |worker| {
@@ -150,11 +153,15 @@ pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io:
 /// Waits on a parker until it is notified, or until the deadline; whether it was notified.
 ///
 /// Only its one waiter calls this.
-pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>) -> bool {
+pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>, reason: WaitReason) -> bool {
     if parker.take() {
         return true;
     }
-    match (current(), deadline) {
+    let thread = current();
+    if let Some(thread) = thread {
+        thread.get().waits_for(reason);
+    }
+    match (thread, deadline) {
         (Some(thread), None) => {
             // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
             on_worker(thread, |_| unsafe { thread.leave(Leave::park(parker)) });

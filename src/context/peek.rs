@@ -1,0 +1,107 @@
+//! Reading memory that others write meanwhile.
+//!
+//! **Problem.** Reports show control blocks and stacks of threads that run, end, and are replaced by others at
+//! any instant. A plain read of such memory is a data race, and of memory that was given back a fault.
+//!
+//! **Alternatives.** To stop all threads for a report makes it a disturbance. To keep what reports need in
+//! atomic words, or behind locks, costs each switch. Neither helps with stacks.
+//!
+//! **Choice.** The kernel copies: `process_vm_readv(2)`, since Linux 3.2, on the own process. What comes is a
+//! copy of bytes that may be torn or old; who asked finds out whether it is of use by what it reads before and
+//! after. An address at which there is nothing is an error, not a fault.
+
+use std::io;
+
+/// Ranges in one call, the kernel's `IOV_MAX` at most.
+const MOST: usize = 512;
+
+/// Copies `length` bytes from each of these addresses to `into`, one after the other; how many addresses could be
+/// read, up to the first that could not.
+///
+/// # Errors
+///
+/// The kernel has no such call (`CONFIG_CROSS_MEMORY_ATTACH`), or a filter forbids it (seccomp(2)).
+pub(crate) fn copy(from: &[usize], length: usize, into: &mut [u8]) -> io::Result<usize> {
+    assert!(into.len() >= from.len() * length, "there is room for all");
+    let mut done = 0;
+    for (part, chunk) in from.chunks(MOST).zip(into.chunks_mut(MOST * length)) {
+        let remote = part
+            .iter()
+            .map(|at| libc::iovec { iov_base: std::ptr::without_provenance_mut(*at), iov_len: length })
+            .collect::<Vec<_>>();
+        let local =
+            libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: part.len() * length };
+        // SAFETY: the kernel writes to `chunk`, which is borrowed mutably and large enough; what it reads it checks
+        // itself. getpid has no preconditions.
+        let read = unsafe {
+            libc::process_vm_readv(libc::getpid(), &local, 1, remote.as_ptr(), remote.len() as u64, 0)
+        };
+        let read = match read {
+            -1 => match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::EFAULT) => 0,
+                e => return Err(explain(e)),
+            },
+            read => read as usize / length,
+        };
+        done += read;
+        if read < part.len() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Copies the bytes at an address; fewer if those behind cannot be read.
+///
+/// # Errors
+///
+/// As for [`copy`].
+pub(crate) fn copy_range(from: usize, length: usize) -> io::Result<Vec<u8>> {
+    // Page by page, since of a range that cannot be read at its end nothing might be.
+    const PAGE: usize = 4096;
+    let end = from.saturating_add(length);
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        let at = from + done;
+        let part = (PAGE - at % PAGE).min(end - at);
+        if copy(&[at], part, &mut bytes[done..done + part])? == 0 {
+            break;
+        }
+        done += part;
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+fn explain(error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot look at the process's threads: process_vm_readv: {error}; it may be forbidden by a seccomp filter"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_copied_from_several_places() {
+        let words: Vec<u32> = (0..2000).collect();
+        let from: Vec<usize> = words.iter().rev().map(|w| std::ptr::from_ref(w).addr()).collect();
+        let mut bytes = vec![0; 8000];
+        assert_eq!(copy(&from, 4, &mut bytes).unwrap(), 2000);
+        let read = bytes.chunks(4).map(|b| u32::from_ne_bytes(b.try_into().unwrap()));
+        assert!(read.eq((0..2000).rev()));
+    }
+
+    #[test]
+    fn where_there_is_nothing_less_comes() {
+        let word = 7_u32;
+        let here = std::ptr::from_ref(&word).addr();
+        let mut bytes = [0; 12];
+        assert_eq!(copy(&[here, 8, here], 4, &mut bytes).unwrap(), 1);
+        assert_eq!(copy_range(8, 100).unwrap(), []);
+        assert_eq!(copy_range(here, 4).unwrap(), 7_u32.to_ne_bytes());
+    }
+}

@@ -1,0 +1,187 @@
+//! All threads of a runtime, as they are at the moment, for those who want to know.
+//!
+//! **Problem.** Threads are created and end in a fraction of a microsecond. A list of them all would have to be
+//! changed each time, by whatever worker it happens on.
+//!
+//! **Choice.** There is one already: each stack belongs to a slab, slabs are never unmapped, and each stack
+//! says who is on it ([`Resident`]), which costs two plain stores in a thread's life. A census reads copies of
+//! their control blocks ([`peek`]), and nobody waits for it. A copy is what its thread was at some instant
+//! during the census if its number was the same before and after; except that the numbers in it, which the thread's
+//! worker changes meanwhile, may be of instants a little apart.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::SchedStat;
+use super::green::Green;
+use super::reason::WaitReason;
+use super::run::Worker;
+use super::runtime::Runtime;
+use super::state::State;
+use crate::arch::Place;
+use crate::context::peek;
+use crate::context::pool;
+use crate::context::stack::{Resident, Stack};
+use crate::sched::GroupId;
+use crate::time::now;
+
+/// Control blocks that are copied at a time.
+const BATCH: usize = 256;
+/// Longer names are cut.
+const LONGEST_NAME: usize = 256;
+
+/// A thread as it was at some instant.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) number: u64,
+    pub(crate) resident: &'static Resident,
+    /// Where its control block lies: above its frames.
+    pub(crate) block: usize,
+    pub(crate) name: Option<String>,
+    pub(crate) state: State,
+    pub(crate) reason: Option<WaitReason>,
+    pub(crate) group: GroupId,
+    /// The index of the worker where it runs, or ran last.
+    pub(crate) worker: Option<usize>,
+    pub(crate) spawned_at: &'static Location<'static>,
+    /// Nanoseconds of the monotonic clock.
+    pub(crate) born: u64,
+    pub(crate) stat: SchedStat,
+    pub(crate) stack: Stack,
+    /// Where it left its worker last.
+    pub(crate) left_at: Place,
+}
+
+/// See [`Green::glance`]. Addresses, of which nobody knows whether they are still good.
+pub(super) struct Glance {
+    pub(super) runtime: usize,
+    /// And length; no name if it is 0.
+    pub(super) name: (usize, usize),
+}
+
+/// See [`Green::read_copy`].
+pub(super) struct Copied {
+    pub(super) worker: *const Worker,
+    pub(super) state: State,
+    pub(super) reason: WaitReason,
+    pub(super) group: GroupId,
+    pub(super) spawned_at: &'static Location<'static>,
+    pub(super) born: u64,
+    pub(super) queued_at: u64,
+    pub(super) stat: SchedStat,
+    pub(super) stack: Stack,
+    pub(super) left_at: Place,
+}
+
+/// The threads of a runtime that exist now and have been queued at least once, by number.
+///
+/// # Errors
+///
+/// Those of [`peek::copy`].
+pub(crate) fn take(runtime: &Runtime) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::with_capacity(runtime.live());
+    let mut batch = Vec::with_capacity(BATCH);
+    for residents in pool::residents() {
+        for resident in residents {
+            batch.extend(resident.get().map(|(number, block)| (resident, number, block)));
+            if batch.len() == BATCH {
+                add(runtime, &mut batch, &mut entries)?;
+            }
+        }
+    }
+    add(runtime, &mut batch, &mut entries)?;
+    entries.sort_unstable_by_key(|entry: &Entry| entry.number);
+    Ok(entries)
+}
+
+/// The same thread again, if it still exists.
+pub(crate) fn again(runtime: &Runtime, entry: &Entry) -> io::Result<Option<Entry>> {
+    let mut entries = Vec::new();
+    add(runtime, &mut vec![(entry.resident, entry.number, entry.block)], &mut entries)?;
+    Ok(entries.pop())
+}
+
+type Seen = (&'static Resident, u64, usize);
+
+/// Copies a batch, which is empty then.
+fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io::Result<()> {
+    let blocks: Vec<usize> = batch.iter().map(|(_, _, block)| *block).collect();
+    let copies = copy(&blocks)?;
+    for ((resident, number, block), copy) in batch.drain(..).zip(&copies) {
+        // SAFETY: the bytes are initialised.
+        let glance = unsafe { Green::glance(copy.as_ptr()) };
+        if glance.runtime != std::ptr::from_ref(runtime).addr() {
+            continue;
+        }
+        let name = if glance.name.0 == 0 { None } else { read_name(block, glance.name)? };
+        if !resident.is_still(number) {
+            continue;
+        }
+        // SAFETY: the thread whose number that is existed before and after.
+        let copied = unsafe { Green::read_copy(copy.as_ptr()) };
+        let Copied { state, reason, group, spawned_at, born, stack, left_at, .. } = copied;
+        if matches!(state, State::New | State::Ended) {
+            continue;
+        }
+        let index = runtime.workers().iter().position(|w| std::ptr::eq(w, copied.worker));
+        let stat = up_to_now(&copied, index.map(|i| &runtime.workers()[i]));
+        entries.push(Entry {
+            number,
+            resident,
+            block,
+            name,
+            state,
+            reason: (state == State::Waiting).then_some(reason),
+            group,
+            worker: index,
+            spawned_at,
+            born,
+            stat,
+            stack,
+            left_at,
+        });
+    }
+    Ok(())
+}
+
+/// Its account, with what has come since it was written.
+fn up_to_now(copied: &Copied, worker: Option<&Worker>) -> SchedStat {
+    let mut stat = copied.stat;
+    match copied.state {
+        State::Running => {
+            let present = worker.map_or(0, |w| w.turns().present(copied.group, now()));
+            stat.run_time += Duration::from_nanos(present);
+        }
+        State::Queued => {
+            let waited = now().saturating_sub(copied.queued_at);
+            stat.run_delay += Duration::from_nanos(waited);
+            stat.end_turn();
+        }
+        _ => stat.end_turn(),
+    }
+    stat
+}
+
+/// Copies of these control blocks.
+fn copy(blocks: &[usize]) -> io::Result<Vec<MaybeUninit<Green>>> {
+    let length = size_of::<Green>();
+    let mut copies: Vec<_> = blocks.iter().map(|_| MaybeUninit::zeroed()).collect();
+    // SAFETY: the vector's memory, which is initialised, and may hold any bytes.
+    let bytes = unsafe {
+        std::slice::from_raw_parts_mut(copies.as_mut_ptr().cast::<u8>(), copies.len() * length)
+    };
+    let done = peek::copy(blocks, length, bytes)?;
+    debug_assert_eq!(done, blocks.len(), "slabs are never unmapped");
+    Ok(copies)
+}
+
+/// A name, if it is still the thread's after its bytes were read.
+fn read_name(block: usize, name: (usize, usize)) -> io::Result<Option<String>> {
+    let bytes = peek::copy_range(name.0, name.1.min(LONGEST_NAME))?;
+    let again = copy(&[block])?;
+    // SAFETY: the bytes are initialised.
+    let again = unsafe { Green::glance(again[0].as_ptr()) };
+    Ok((again.name == name).then(|| String::from_utf8_lossy(&bytes).into_owned()))
+}
