@@ -92,6 +92,10 @@ impl Interrupted {
         match *self {}
     }
 
+    pub(crate) fn place(&self) -> super::Place {
+        match *self {}
+    }
+
     pub(crate) fn blocked_signals(&self) -> u64 {
         match *self {}
     }

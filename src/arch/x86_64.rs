@@ -196,6 +196,11 @@ impl Interrupted {
         self.register(libc::REG_RIP)
     }
 
+    /// Where it was interrupted.
+    pub(crate) fn place(&self) -> Place {
+        Place { pc: self.instruction(), sp: self.stack_pointer(), bp: self.register(libc::REG_RBP) }
+    }
+
     /// The set of signals that the thread had blocked, as the kernel's 64 bits.
     pub(crate) fn blocked_signals(&self) -> u64 {
         // SAFETY: the context is valid; the kernel fills the first 64 bits of the set.

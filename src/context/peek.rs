@@ -74,6 +74,17 @@ pub(crate) fn copy_range(from: usize, length: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Copies the bytes at an address, as far as they can be read; how many. Async-signal-safe (signal-safety(7)), but
+/// for `errno`.
+pub(crate) fn copy_now(from: usize, into: &mut [u8]) -> usize {
+    let remote =
+        libc::iovec { iov_base: std::ptr::without_provenance_mut(from), iov_len: into.len() };
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: as in `copy`.
+    let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    usize::try_from(read).unwrap_or(0)
+}
+
 fn explain(error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),

@@ -58,6 +58,7 @@
 //!   `worker::turn`; `worker::monitor` is the OS thread that watches.
 
 pub(crate) mod pin;
+pub(crate) mod probe;
 pub(crate) mod seat;
 mod stall;
 pub(crate) mod tick;

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering, 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::pin::Pins;
+use super::probe::{Probe, Snapshot};
 use crate::arch::Interrupted;
 use crate::context::overflow::AlternateStack;
 use crate::context::stack::Stack;
@@ -121,6 +122,7 @@ pub(crate) struct Seat {
     /// The signals that the OS thread blocks when nobody has changed that.
     usual_mask: AtomicU64,
     token: AtomicUsize,
+    probe: Probe,
 }
 
 struct HostPointer(*const dyn Host);
@@ -163,6 +165,7 @@ impl Seat {
             thread: AtomicI32::new(0),
             usual_mask: AtomicU64::new(0),
             token: AtomicUsize::new(0),
+            probe: Probe::new(),
         }
     }
 
@@ -269,6 +272,16 @@ impl Seat {
         unsafe { self.running.load(Ordering::Relaxed).as_ref() }?.label()
     }
 
+    /// The address of what is known of the thread that runs now, or did a moment ago; 0 if none does.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed).addr()
+    }
+
+    /// The stack of the thread that runs now, if the OS thread can be interrupted. One caller at a time.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.probe.ask(self)
+    }
+
     /// Signals the seat's OS thread, from any thread.
     pub(crate) fn signal(&self) {
         let (thread, token) = (self.thread(), self.token());
@@ -338,6 +351,9 @@ impl Seat {
         // SAFETY: the host outlives the seat.
         let host = unsafe { &*host.0 };
         host.signalled(by_timer);
+        // SAFETY: as in `examine`.
+        let running = unsafe { self.running.load(Ordering::Relaxed).as_ref() };
+        self.probe.answer(running, interrupted.as_ref().map(Interrupted::place));
         let Some(mut interrupted) = interrupted else {
             return host.refused(Refusal::SignalsBlocked);
         };

@@ -1,0 +1,124 @@
+//! Stacks of threads that run: copied by the signal's handler.
+//!
+//! A thread that runs changes its stack all the time. Only on its own OS thread, in the handler, does it stand
+//! still. The handler copies registers and stack, in a few microseconds, and the thread goes on; who asked finds the
+//! frames in the copy when it likes. So the handler needs no unwinder.
+
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::seat::{Seat, Subject};
+use crate::arch::Place;
+use crate::context::peek;
+
+/// Bytes that are copied at the most, from the top of the stack in use.
+const MOST: usize = 64 << 10;
+/// How long who asks waits. A thread in a system call that no signal interrupts does not answer.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What the handler is asked, and answers. One may ask at a time.
+pub(crate) struct Probe {
+    /// Who runs.
+    state: AtomicU8,
+    buffer: AtomicPtr<u8>,
+    /// The answer:
+    subject: AtomicUsize,
+    length: AtomicUsize,
+    pc: AtomicUsize,
+    sp: AtomicUsize,
+    bp: AtomicUsize,
+}
+
+const IDLE: u8 = 0;
+/// It is asked.
+const ASKED: u8 = 1;
+/// The handler writes.
+const WRITING: u8 = 2;
+/// It has written.
+const DONE: u8 = 3;
+
+/// The stack of a thread that ran.
+pub(crate) struct Snapshot {
+    /// Address of what the seat knows of it; of its control block, that is.
+    pub(crate) subject: usize,
+    pub(crate) at: Place,
+    /// From the stack pointer on.
+    pub(crate) stack: Vec<u8>,
+}
+
+impl Probe {
+    pub(super) fn new() -> Probe {
+        Probe {
+            state: AtomicU8::new(IDLE),
+            buffer: AtomicPtr::new(std::ptr::null_mut()),
+            subject: AtomicUsize::new(0),
+            length: AtomicUsize::new(0),
+            pc: AtomicUsize::new(0),
+            sp: AtomicUsize::new(0),
+            bp: AtomicUsize::new(0),
+        }
+    }
+
+    /// Copies the stack of the thread that runs on the seat, if one does, and the seat's OS thread hears the
+    /// signal soon. One caller at a time.
+    pub(crate) fn ask(&self, seat: &Seat) -> Option<Snapshot> {
+        let mut stack = vec![0; MOST];
+        self.buffer.store(stack.as_mut_ptr(), Ordering::Relaxed);
+        // Release: the handler sees the buffer.
+        self.state.store(ASKED, Ordering::Release);
+        seat.signal();
+        let asked = Instant::now();
+        while self.state.load(Ordering::Acquire) != DONE {
+            let withdrawn = asked.elapsed() > PATIENCE
+                && self
+                    .state
+                    .compare_exchange(ASKED, IDLE, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok();
+            if withdrawn {
+                return None;
+            }
+            // A handler that writes already will be done soon.
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        self.state.store(IDLE, Ordering::Relaxed);
+        let of = |word: &AtomicUsize| word.load(Ordering::Relaxed);
+        stack.truncate(of(&self.length));
+        let at = Place { pc: of(&self.pc), sp: of(&self.sp), bp: of(&self.bp) };
+        (!stack.is_empty()).then(|| Snapshot { subject: of(&self.subject), at, stack })
+    }
+
+    /// Answers if asked. Called by the handler, with the thread that it has interrupted, if it has.
+    #[inline]
+    pub(super) fn answer(&self, running: Option<&Subject>, at: Option<Place>) {
+        if self.state.load(Ordering::Relaxed) == ASKED {
+            self.write(running, at);
+        }
+    }
+
+    #[cold]
+    fn write(&self, running: Option<&Subject>, at: Option<Place>) {
+        let asked =
+            self.state.compare_exchange(ASKED, WRITING, Ordering::Acquire, Ordering::Relaxed);
+        if asked.is_err() {
+            return;
+        }
+        let mut length = 0;
+        if let (Some(subject), Some(at)) = (running, at)
+            && subject.stack().contains(at.sp)
+        {
+            let most = subject.stack().top().as_ptr().addr() - at.sp;
+            // SAFETY: the buffer has so many bytes, and nobody uses it until the state is `DONE`.
+            let buffer = unsafe {
+                std::slice::from_raw_parts_mut(self.buffer.load(Ordering::Relaxed), MOST)
+            };
+            // Other threads may write to what lies there: the kernel copies. It is async-signal-safe.
+            length = peek::copy_now(at.sp, &mut buffer[..most.min(MOST)]);
+            self.subject.store(std::ptr::from_ref(subject).addr(), Ordering::Relaxed);
+            self.pc.store(at.pc, Ordering::Relaxed);
+            self.sp.store(at.sp, Ordering::Relaxed);
+            self.bp.store(at.bp, Ordering::Relaxed);
+        }
+        self.length.store(length, Ordering::Relaxed);
+        self.state.store(DONE, Ordering::Release);
+    }
+}

@@ -1,0 +1,202 @@
+//! Who the green threads are, what they do, and where they are in their code.
+//!
+//! Whoever runs a server must be able to ask what its threads do, and why one of them is late, while it serves. So
+//! nothing here stops anybody: lists are made from copies of control blocks (`worker::census`), stacks from copies of
+//! stacks. Only a thread that runs is interrupted, for as long as the copying takes.
+//!
+//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text.
+
+mod dump;
+mod frames;
+mod usage;
+
+use std::io;
+use std::panic::Location;
+use std::time::Duration;
+
+pub use dump::{Dump, ThreadDump};
+pub use frames::Frame;
+pub use usage::StackUsage;
+
+use crate::runtime::{self, Runtime};
+use crate::thread::ThreadId;
+use crate::time::now;
+use crate::worker::census::{self, Entry};
+use crate::worker::{self, SchedStat, State};
+
+/// What a green thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ThreadState {
+    /// It runs on a worker.
+    Running,
+    /// It waits for its turn.
+    Runnable,
+    /// It waits for something else, by name: a time (`"sleep"`), another thread (`"join"`, `"scope"`, `"park"`), an
+    /// op (`"recv"`, `"send"`, `"accept"`, …).
+    Waiting(&'static str),
+    /// It is blocked in the kernel, or in [`blocking`](crate::blocking), on a helper or on its way there.
+    Blocked,
+}
+
+impl ThreadState {
+    /// Its name, without what is waited for.
+    pub fn name(self) -> &'static str {
+        match self {
+            ThreadState::Running => "running",
+            ThreadState::Runnable => "runnable",
+            ThreadState::Waiting(_) => "waiting",
+            ThreadState::Blocked => "blocked",
+        }
+    }
+
+    /// What it waits for, if it does.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            ThreadState::Waiting(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// A green thread as it was at some instant. Made by [`threads`] and [`Runtime::threads`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ThreadInfo {
+    /// Its identifier.
+    pub id: ThreadId,
+    /// Its name, if it was given one; the first 256 bytes.
+    pub name: Option<String>,
+    /// What it was doing.
+    pub state: ThreadState,
+    /// The name of its group.
+    pub group: String,
+    /// The index of the worker where it ran last, or was to run; none before its first turn and on a helper.
+    pub worker: Option<usize>,
+    /// Where in the source it was spawned.
+    pub spawned_at: &'static Location<'static>,
+    /// Time since it was spawned.
+    pub age: Duration,
+    /// What it has used, its present turn or wait for one included.
+    pub stat: SchedStat,
+    /// The memory of its stack.
+    pub stack: StackUsage,
+}
+
+/// The green threads of the calling thread's runtime; on other threads, of the one that
+/// [`spawn`](crate::spawn) uses there. None if that was never started.
+///
+/// In the order in which they were spawned, as far as they were by one thread. Nobody is stopped meanwhile: a thread
+/// that is spawned or ends during the call is in the list or is not.
+///
+/// It takes a microsecond or two for each thread.
+///
+/// # Errors
+///
+/// The kernel does not let the process look at itself: there is no `/proc`, or a filter (seccomp(2)) forbids
+/// process_vm_readv(2).
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let waits = uthread::Builder::new().name("patient".into()).spawn(uthread::park)?;
+/// # while uthread::stats().parks == 0 { std::thread::yield_now() }
+/// let threads = uthread::threads()?;
+/// let patient = threads.iter().find(|t| t.name.as_deref() == Some("patient")).unwrap();
+/// assert_eq!(patient.state, uthread::ThreadState::Waiting("park"));
+/// assert_eq!(patient.spawned_at.file(), file!());
+/// waits.thread().unpark();
+/// # waits.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
+pub fn threads() -> io::Result<Vec<ThreadInfo>> {
+    with_own_runtime(threads_of)
+}
+
+/// The green threads of the same runtime as [`threads`], with the frames of each.
+///
+/// # Errors
+///
+/// As for [`threads`].
+///
+/// # Blocking
+///
+/// Names of functions are read from the program's file, which takes some milliseconds the first time, and up to
+/// seconds if there is much debug information. Threads that run are interrupted for some ten microseconds each, one
+/// after the other; others notice nothing.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # let thread = uthread::spawn(uthread::park);
+/// # while uthread::stats().parks == 0 { std::thread::yield_now() }
+/// eprintln!("{}", uthread::dump()?);
+/// # thread.thread().unpark();
+/// # thread.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
+pub fn dump() -> io::Result<Dump> {
+    with_own_runtime(dump::take)
+}
+
+fn with_own_runtime<T: Default>(
+    f: impl FnOnce(&worker::Runtime) -> io::Result<T>,
+) -> io::Result<T> {
+    match worker::current() {
+        Some(thread) => f(thread.get().runtime()),
+        None => runtime::started().map_or_else(|| Ok(T::default()), |r| f(r.inner())),
+    }
+}
+
+fn threads_of(runtime: &worker::Runtime) -> io::Result<Vec<ThreadInfo>> {
+    let pages = usage::PageMap::open()?;
+    let now = now();
+    census::take(runtime)?.into_iter().map(|entry| describe(entry, &pages, now)).collect()
+}
+
+fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<ThreadInfo> {
+    Ok(ThreadInfo {
+        id: ThreadId::new(entry.number),
+        name: entry.name,
+        state: match entry.state {
+            State::Running => ThreadState::Running,
+            State::Waiting => ThreadState::Waiting(entry.reason.map_or("nothing", |r| r.name())),
+            State::Helped => ThreadState::Blocked,
+            State::New | State::Queued | State::Ended => ThreadState::Runnable,
+        },
+        group: worker::group::name_of(entry.group),
+        worker: entry.worker,
+        spawned_at: entry.spawned_at,
+        age: Duration::from_nanos(now.saturating_sub(entry.born)),
+        stat: entry.stat,
+        stack: pages.usage(entry.stack)?,
+    })
+}
+
+impl Runtime {
+    /// The runtime's green threads; see [`threads`](fn@crate::threads).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn threads(&self) -> io::Result<Vec<ThreadInfo>> {
+        threads_of(self.inner())
+    }
+
+    /// The runtime's green threads, with the frames of each; see [`dump`](fn@crate::dump).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Blocking
+    ///
+    /// As there.
+    pub fn dump(&self) -> io::Result<Dump> {
+        dump::take(self.inner())
+    }
+}
