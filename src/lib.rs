@@ -8,6 +8,7 @@ mod lock;
 pub mod net;
 mod preempt;
 mod reactor;
+mod roster;
 mod runtime;
 mod sched;
 mod stats;
@@ -19,6 +20,7 @@ pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
 pub use preempt::{Stall, StallKind};
+pub use roster::{Dump, Frame, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump, threads};
 pub use runtime::{Runtime, RuntimeBuilder, stats};
 pub use stats::Stats;
 pub use thread::{

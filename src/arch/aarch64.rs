@@ -44,7 +44,7 @@ impl FpControl {
 
 /// The place of the caller.
 #[inline(always)]
-pub(crate) fn here() -> super::Place {
+pub(crate) fn here() -> super::Position {
     let (pc, sp, bp);
     // SAFETY: it writes three registers and nothing else.
     unsafe {
@@ -58,13 +58,13 @@ pub(crate) fn here() -> super::Place {
             options(nomem, nostack, preserves_flags)
         );
     }
-    super::Place { pc, sp, bp }
+    super::Position { pc, sp, bp }
 }
 
 /// # Safety
 ///
 /// Not to be called where detours are not available.
-pub(crate) unsafe fn interrupted_at(_frame: *const usize) -> super::Place {
+pub(crate) unsafe fn interrupted_at(_frame: *const usize) -> super::Position {
     unreachable!("{:?}", detours_available())
 }
 
@@ -92,7 +92,7 @@ impl Interrupted {
         match *self {}
     }
 
-    pub(crate) fn place(&self) -> super::Place {
+    pub(crate) fn place(&self) -> super::Position {
         match *self {}
     }
 

@@ -33,7 +33,7 @@ pub(crate) use imp::{
 
 /// A place in a thread's execution, from which its frames can be found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     /// The instruction to be executed next.
     pub(crate) pc: usize,
     /// The stack pointer.

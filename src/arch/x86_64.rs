@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use super::Place;
+use super::Position;
 
 core::arch::global_asm!(include_str!("../../asm/x86_64.S"), options(raw));
 
@@ -125,7 +125,7 @@ unsafe fn xcr0() -> u64 {
 
 /// The place of the caller.
 #[inline(always)]
-pub(crate) fn here() -> Place {
+pub(crate) fn here() -> Position {
     let (pc, sp, bp);
     // SAFETY: it writes three registers and nothing else.
     unsafe {
@@ -139,7 +139,7 @@ pub(crate) fn here() -> Place {
             options(nomem, nostack, preserves_flags)
         );
     }
-    Place { pc, sp, bp }
+    Position { pc, sp, bp }
 }
 
 /// Where the thread was interrupted that is on the detour with this frame.
@@ -147,14 +147,14 @@ pub(crate) fn here() -> Place {
 /// # Safety
 ///
 /// It is the detour's frame, as `asm/x86_64.S` draws it.
-pub(crate) unsafe fn interrupted_at(frame: *const usize) -> Place {
+pub(crate) unsafe fn interrupted_at(frame: *const usize) -> Position {
     const RBP: usize = 10;
     const RIP: usize = 17;
     // SAFETY: both words were saved there.
     let (bp, pc) = unsafe { (frame.add(RBP).read(), frame.add(RIP).read()) };
     // Above the words and the red zone.
     let sp = frame.addr() + (RIP + 1) * size_of::<usize>() + Interrupted::RED_ZONE;
-    Place { pc, sp, bp }
+    Position { pc, sp, bp }
 }
 
 /// The state of a thread at the instant at which a signal interrupted it, to be read and changed by the
@@ -197,8 +197,12 @@ impl Interrupted {
     }
 
     /// Where it was interrupted.
-    pub(crate) fn place(&self) -> Place {
-        Place { pc: self.instruction(), sp: self.stack_pointer(), bp: self.register(libc::REG_RBP) }
+    pub(crate) fn place(&self) -> Position {
+        Position {
+            pc: self.instruction(),
+            sp: self.stack_pointer(),
+            bp: self.register(libc::REG_RBP),
+        }
     }
 
     /// The set of signals that the thread had blocked, as the kernel's 64 bits.

@@ -27,14 +27,24 @@ pub(crate) fn copy(from: &[usize], length: usize, into: &mut [u8]) -> io::Result
     for (part, chunk) in from.chunks(MOST).zip(into.chunks_mut(MOST * length)) {
         let remote = part
             .iter()
-            .map(|at| libc::iovec { iov_base: std::ptr::without_provenance_mut(*at), iov_len: length })
+            .map(|at| libc::iovec {
+                iov_base: std::ptr::without_provenance_mut(*at),
+                iov_len: length,
+            })
             .collect::<Vec<_>>();
         let local =
             libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: part.len() * length };
         // SAFETY: the kernel writes to `chunk`, which is borrowed mutably and large enough; what it reads it checks
         // itself. getpid has no preconditions.
         let read = unsafe {
-            libc::process_vm_readv(libc::getpid(), &local, 1, remote.as_ptr(), remote.len() as u64, 0)
+            libc::process_vm_readv(
+                libc::getpid(),
+                &local,
+                1,
+                remote.as_ptr(),
+                remote.len() as u64,
+                0,
+            )
         };
         let read = match read {
             -1 => match io::Error::last_os_error() {
@@ -88,7 +98,9 @@ pub(crate) fn copy_now(from: usize, into: &mut [u8]) -> usize {
 fn explain(error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
-        format!("cannot look at the process's threads: process_vm_readv: {error}; it may be forbidden by a seccomp filter"),
+        format!(
+            "cannot look at the process's threads: process_vm_readv: {error}; it may be forbidden by a seccomp filter"
+        ),
     )
 }
 

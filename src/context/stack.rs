@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_slab_hands_out_each_stack_once_and_then_none() {
         let mut slab = Slab::reserve(MIN_SIZE, 3).unwrap();
-        let stacks: Vec<Stack> = std::iter::from_fn(|| slab.carve().unwrap()).collect();
+        let stacks: Vec<Stack> = std::iter::from_fn(|| Some(slab.carve().unwrap()?.0)).collect();
         assert_eq!(stacks.len(), 3);
         assert_eq!(stacks[0].top().as_ptr() as usize, stacks[1].limit() - page_size());
         for s in &stacks {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::seat::{Seat, Subject};
-use crate::arch::Place;
+use crate::arch::Position;
 use crate::context::peek;
 
 /// Bytes that are copied at the most, from the top of the stack in use.
@@ -41,7 +41,7 @@ const DONE: u8 = 3;
 pub(crate) struct Snapshot {
     /// Address of what the seat knows of it; of its control block, that is.
     pub(crate) subject: usize,
-    pub(crate) at: Place,
+    pub(crate) at: Position,
     /// From the stack pointer on.
     pub(crate) stack: Vec<u8>,
 }
@@ -83,20 +83,20 @@ impl Probe {
         self.state.store(IDLE, Ordering::Relaxed);
         let of = |word: &AtomicUsize| word.load(Ordering::Relaxed);
         stack.truncate(of(&self.length));
-        let at = Place { pc: of(&self.pc), sp: of(&self.sp), bp: of(&self.bp) };
+        let at = Position { pc: of(&self.pc), sp: of(&self.sp), bp: of(&self.bp) };
         (!stack.is_empty()).then(|| Snapshot { subject: of(&self.subject), at, stack })
     }
 
     /// Answers if asked. Called by the handler, with the thread that it has interrupted, if it has.
     #[inline]
-    pub(super) fn answer(&self, running: Option<&Subject>, at: Option<Place>) {
+    pub(super) fn answer(&self, running: Option<&Subject>, at: Option<Position>) {
         if self.state.load(Ordering::Relaxed) == ASKED {
             self.write(running, at);
         }
     }
 
     #[cold]
-    fn write(&self, running: Option<&Subject>, at: Option<Place>) {
+    fn write(&self, running: Option<&Subject>, at: Option<Position>) {
         let asked =
             self.state.compare_exchange(ASKED, WRITING, Ordering::Acquire, Ordering::Relaxed);
         if asked.is_err() {

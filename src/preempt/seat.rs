@@ -18,7 +18,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::pin::Pins;
 use super::probe::{Probe, Snapshot};
-use crate::arch::Interrupted;
+use crate::arch::{Interrupted, Position};
 use crate::context::overflow::AlternateStack;
 use crate::context::stack::Stack;
 
@@ -74,6 +74,14 @@ impl Subject {
         let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
         (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
     }
+}
+
+/// A system call that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemCall {
+    pub(crate) number: i64,
+    /// Where it was made. The frame pointer is unknown.
+    pub(crate) at: Position,
 }
 
 /// Why a thread cannot be interrupted at this instant.
@@ -279,7 +287,23 @@ impl Seat {
 
     /// The stack of the thread that runs now, if the OS thread can be interrupted. One caller at a time.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        if self.token().is_null() {
+            // Nobody listens.
+            return None;
+        }
         self.probe.ask(self)
+    }
+
+    /// What the OS thread is blocked in, as the kernel tells it (proc_pid_syscall(5)).
+    pub(crate) fn system_call(&self) -> Option<SystemCall> {
+        let path = format!("/proc/self/task/{}/syscall", self.thread());
+        let line = std::fs::read_to_string(path).ok()?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let hexadecimal =
+            |word: &str| usize::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+        let [number, .., sp, pc] = words[..] else { return None };
+        let at = Position { pc: hexadecimal(pc)?, sp: hexadecimal(sp)?, bp: 0 };
+        Some(SystemCall { number: number.parse().ok()?, at })
     }
 
     /// Signals the seat's OS thread, from any thread.

@@ -336,20 +336,12 @@ fn describe(frames: impl Iterator<Item = usize>) -> String {
     lines
 }
 
-/// What the kernel tells of a thread that is in a system call (proc_pid_syscall(5)).
+/// What the kernel tells of a thread that is in a system call.
 fn system_call_of(seat: &Seat) -> String {
-    let path = format!("/proc/self/task/{}/syscall", seat.thread());
-    let Ok(line) = std::fs::read_to_string(path) else { return String::new() };
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let number = words.first().and_then(|w| w.parse::<i64>().ok());
-    let address =
-        words.last().and_then(|w| usize::from_str_radix(w.trim_start_matches("0x"), 16).ok());
-    match (number, address) {
-        (Some(number), Some(address)) => {
-            format!("{}  in system call number {number}\n", describe(std::iter::once(address)))
-        }
-        _ => String::new(),
-    }
+    seat.system_call().map_or_else(String::new, |call| {
+        let frame = describe(std::iter::once(call.at.pc));
+        format!("{frame}  in system call number {}\n", call.number)
+    })
 }
 
 #[cfg(all(test, loom))]

@@ -1,17 +1,36 @@
 //! All threads, with their frames.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::panic::Location;
+use std::sync::{Mutex, PoisonError};
 
 use super::frames::{Frame, Walker};
-use super::{ThreadInfo, describe, usage};
+use super::{ThreadInfo, ThreadState, describe, usage};
 use crate::context::peek;
+use crate::preempt::seat::Seat;
 use crate::time::now;
 use crate::worker::census::{self, Entry};
 use crate::worker::{Runtime, State};
 
 /// Bytes of a stack that are looked at, from the stack pointer on.
 const MOST: usize = 256 << 10;
+/// System calls that go on after a signal (signal(7)). Of threads in others only the innermost frames are shown,
+/// for to know all takes the frame pointer, and that a signal.
+const RESTARTED: [libc::c_long; 11] = [
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_ioctl,
+    libc::SYS_openat,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_flock,
+    libc::SYS_fcntl,
+    libc::SYS_futex,
+];
 /// How often a thread is looked at that runs, or has run meanwhile.
 const TRIES: usize = 4;
 
@@ -41,9 +60,10 @@ pub(super) fn take(runtime: &Runtime) -> io::Result<Dump> {
     let pages = usage::PageMap::open()?;
     let mut walker = Walker::new();
     let mut threads = Vec::new();
+    let now = now();
     for entry in census::take(runtime)? {
         let Some((entry, frames)) = catch(runtime, entry, &mut walker)? else { continue };
-        threads.push(ThreadDump { thread: describe(entry, &pages, now())?, frames });
+        threads.push(ThreadDump { thread: describe(entry, &pages, now)?, frames });
     }
     Ok(Dump { threads })
 }
@@ -84,47 +104,66 @@ fn copy(entry: &Entry) -> io::Result<Vec<u8>> {
     peek::copy_range(entry.left_at.sp, length)
 }
 
-type Caught = (crate::arch::Place, Vec<u8>);
+type Caught = (crate::arch::Position, Vec<u8>);
 
 /// The stack of a thread that runs on a worker.
 fn running(runtime: &Runtime, entry: &Entry) -> Option<Caught> {
-    let snapshot = runtime.workers().get(entry.worker?)?.snapshot()?;
+    ask(&runtime.workers().get(entry.worker?)?.seat, entry)
+}
+
+/// Has a thread that runs there interrupted, and its stack copied.
+fn ask(seat: &Seat, entry: &Entry) -> Option<Caught> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let asking = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let snapshot = seat.snapshot()?;
+    drop(asking);
     (snapshot.subject == entry.subject()).then_some((snapshot.at, snapshot.stack))
 }
 
 /// The stack of a thread that is on a helper.
 fn helped(runtime: &Runtime, entry: &Entry) -> Option<Caught> {
-    let place = runtime.helpers().place_of(entry.subject())?;
-    let length = entry.block.checked_sub(place.sp)?.min(MOST);
-    Some((place, peek::copy_range(place.sp, length).ok()?))
+    runtime.helpers().with_seat_of(entry.subject(), |seat| match seat.system_call() {
+        Some(call) if !RESTARTED.contains(&call.number) => {
+            let length = entry.block.checked_sub(call.at.sp)?.min(MOST);
+            Some((call.at, peek::copy_range(call.at.sp, length).ok()?))
+        }
+        _ => ask(seat, entry),
+    })
+}
+
+/// What threads without names that are written once have in common.
+type Likeness<'a> = (ThreadState, &'a str, &'static Location<'static>, Vec<usize>);
+
+impl ThreadDump {
+    fn likeness(&self) -> Likeness<'_> {
+        let addresses = self.frames.iter().map(|frame| frame.address).collect();
+        (self.thread.state, &self.thread.group, self.thread.spawned_at, addresses)
+    }
 }
 
 impl fmt::Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut written = vec![false; self.threads.len()];
+        let mut like: HashMap<Likeness<'_>, usize> = HashMap::new();
+        for dumped in self.threads.iter().filter(|d| d.thread.name.is_none()) {
+            *like.entry(dumped.likeness()).or_default() += 1;
+        }
         writeln!(f, "{} green threads", self.threads.len())?;
-        for (index, dumped) in self.threads.iter().enumerate() {
-            if written[index] {
-                continue;
-            }
-            let same = |other: &ThreadDump| {
-                other.thread.state == dumped.thread.state
-                    && other.thread.spawned_at == dumped.thread.spawned_at
-                    && other.thread.group == dumped.thread.group
-                    && other.thread.name.is_none()
-                    && dumped.thread.name.is_none()
-                    && other.frames == dumped.frames
+        for dumped in &self.threads {
+            let more = match &dumped.thread.name {
+                Some(_) => 0,
+                None => match like.remove(&dumped.likeness()) {
+                    Some(count) => count - 1,
+                    // Written with the first of them.
+                    None => continue,
+                },
             };
-            let others: Vec<usize> =
-                (index + 1..self.threads.len()).filter(|i| same(&self.threads[*i])).collect();
             write!(f, "\n{}", Heading(&dumped.thread))?;
-            if !others.is_empty() {
-                write!(f, " (and {} more like it)", others.len())?;
+            if more > 0 {
+                write!(f, " (and {more} more like it)")?;
             }
             writeln!(f)?;
             dumped.frames.iter().try_for_each(|frame| writeln!(f, "  {frame}"))?;
             writeln!(f, "  spawned at {}", dumped.thread.spawned_at)?;
-            others.into_iter().for_each(|i| written[i] = true);
         }
         Ok(())
     }
@@ -135,7 +174,7 @@ struct Heading<'a>(&'a ThreadInfo);
 impl fmt::Display for Heading<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let thread = self.0;
-        write!(f, "thread {}", thread.id.number())?;
+        write!(f, "thread {}", thread.id.as_u64())?;
         if let Some(name) = &thread.name {
             write!(f, " '{name}'")?;
         }
@@ -146,7 +185,11 @@ impl fmt::Display for Heading<'_> {
         write!(
             f,
             ", group '{}', age {:?}, ran {:?} in {} turns, waited for turns {:?}",
-            thread.group, thread.age, thread.stat.run_time, thread.stat.turns, thread.stat.run_delay
+            thread.group,
+            thread.age,
+            thread.stat.run_time,
+            thread.stat.turns,
+            thread.stat.run_delay
         )
     }
 }

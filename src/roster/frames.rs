@@ -22,7 +22,7 @@ use framehop::{
     Unwinder, UnwinderNative,
 };
 
-use crate::arch::Place;
+use crate::arch::Position;
 
 /// The most frames of a thread.
 const MOST: usize = 128;
@@ -71,20 +71,19 @@ impl Walker {
         Walker { unwinder, cache: CacheNative::new(), names: HashMap::new() }
     }
 
-    /// The frames of a thread that is at that place, whose stack from the stack pointer on is given: addresses,
-    /// innermost first; of callers, the return address.
-    pub(super) fn walk(&mut self, at: Place, stack: &[u8]) -> Vec<FrameAddress> {
+    /// The frames of a thread that is at that place, whose stack from the stack pointer on is given, innermost first.
+    pub(super) fn walk(&mut self, at: Position, stack: &[u8]) -> Vec<FrameAddress> {
         let mut read = |address: u64| {
-            let offset = usize::try_from(address).ok().and_then(|a| a.checked_sub(at.sp)).ok_or(())?;
-            let word = stack.get(offset..).and_then(|rest| rest.first_chunk()).ok_or(())?;
-            Ok(u64::from_ne_bytes(*word))
+            let offset = usize::try_from(address).ok().and_then(|a| a.checked_sub(at.sp));
+            let word = offset.and_then(|offset| stack.get(offset..)?.first_chunk());
+            word.map(|word| u64::from_ne_bytes(*word)).ok_or(())
         };
         let registers = registers(at);
         let mut frames =
             self.unwinder.iter_frames(at.pc as u64, registers, &mut self.cache, &mut read);
         let mut found = Vec::new();
-        while let Ok(Some(frame)) = frames.next()
-            && found.len() < MOST
+        while found.len() < MOST
+            && let Ok(Some(frame)) = frames.next()
         {
             found.push(frame);
         }
@@ -100,12 +99,12 @@ impl Walker {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn registers(at: Place) -> framehop::UnwindRegsNative {
+fn registers(at: Position) -> framehop::UnwindRegsNative {
     framehop::UnwindRegsNative::new(at.pc as u64, at.sp as u64, at.bp as u64)
 }
 
 #[cfg(target_arch = "aarch64")]
-fn registers(at: Place) -> framehop::UnwindRegsNative {
+fn registers(at: Position) -> framehop::UnwindRegsNative {
     framehop::UnwindRegsNative::new(at.pc as u64, at.sp as u64, at.bp as u64)
 }
 

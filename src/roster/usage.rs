@@ -32,9 +32,8 @@ impl PageMap {
     pub(super) fn open() -> io::Result<PageMap> {
         let path = "/proc/self/pagemap";
         let open = File::open(path);
-        let explain = |e: io::Error| {
-            io::Error::new(e.kind(), format!("cannot look at stacks: {path}: {e}"))
-        };
+        let explain =
+            |e: io::Error| io::Error::new(e.kind(), format!("cannot look at stacks: {path}: {e}"));
         open.map(PageMap).map_err(explain)
     }
 

@@ -332,6 +332,18 @@ impl fmt::Debug for Thread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadId(NonZero<u64>);
 
+impl ThreadId {
+    /// The id of the thread with that number.
+    pub(crate) fn new(number: u64) -> ThreadId {
+        ThreadId(NonZero::new(number).expect("numbers begin at 1"))
+    }
+
+    /// The number by which reports name the thread.
+    pub fn as_u64(&self) -> NonZero<u64> {
+        self.0
+    }
+}
+
 /// A handle to the calling thread, green or not.
 ///
 /// ([`std::thread::current`] works on green threads too, and tells them apart, but knows no names.)

@@ -20,7 +20,7 @@ use super::reason::WaitReason;
 use super::run::Worker;
 use super::runtime::Runtime;
 use super::state::State;
-use crate::arch::Place;
+use crate::arch::Position;
 use crate::context::peek;
 use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
@@ -51,7 +51,14 @@ pub(crate) struct Entry {
     pub(crate) stat: SchedStat,
     pub(crate) stack: Stack,
     /// Where it left its worker last.
-    pub(crate) left_at: Place,
+    pub(crate) left_at: Position,
+}
+
+impl Entry {
+    /// The address of what a seat knows of the thread.
+    pub(crate) fn subject(&self) -> usize {
+        Green::subject_at(self.block)
+    }
 }
 
 /// See [`Green::glance`]. Addresses, of which nobody knows whether they are still good.
@@ -72,7 +79,7 @@ pub(super) struct Copied {
     pub(super) queued_at: u64,
     pub(super) stat: SchedStat,
     pub(super) stack: Stack,
-    pub(super) left_at: Place,
+    pub(super) left_at: Position,
 }
 
 /// The threads of a runtime that exist now and have been queued at least once, by number.

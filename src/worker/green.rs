@@ -20,7 +20,7 @@ use super::parker::Parker;
 use super::reason::WaitReason;
 use super::state::{State, StateWord};
 use super::{Runtime, Worker};
-use crate::arch::{self, FpControl, Place};
+use crate::arch::{self, FpControl, Position};
 use crate::context::coroutine::{Coroutine, Left};
 use crate::context::overflow::Occupant;
 use crate::context::pool::Slot;
@@ -163,7 +163,7 @@ pub(crate) struct Green {
     group: ManuallyDrop<Member>,
     coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
     /// Where it left its worker last.
-    left_at: Cell<Place>,
+    left_at: Cell<Position>,
     /// What it waits for, or waited for last.
     waits_for: Cell<WaitReason>,
     // From here on, what is needed less often.
@@ -271,7 +271,9 @@ impl GreenRef {
             resident: slot.resident,
             spawned_at,
             born: Cell::new(0),
-            name: Cell::new(identity.name.as_deref().map_or((0, 0), |n| (n.as_ptr().addr(), n.len()))),
+            name: Cell::new(
+                identity.name.as_deref().map_or((0, 0), |n| (n.as_ptr().addr(), n.len())),
+            ),
             identity: ManuallyDrop::new(identity),
             group: ManuallyDrop::new(group),
         };

@@ -126,6 +126,11 @@ pub(super) fn version() -> u64 {
     VERSION.load(Ordering::Acquire)
 }
 
+/// The name of the group in that place, or of the one that was there last.
+pub(crate) fn name_of(id: GroupId) -> String {
+    TABLE[id.index()].name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// What is said about a group, and its generation.
 pub(super) fn look_up(id: GroupId) -> (Policy, u32) {
     TABLE[id.index()].look_up()

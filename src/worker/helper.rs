@@ -162,6 +162,17 @@ impl Helpers {
         helpers.iter().filter(|h| h.has_computed()).map(|h| h.seat.signal()).count()
     }
 
+    /// Calls `f` with the seat on which the thread runs, if it is on a helper. `subject` is the address of what its seat
+    /// knows of it.
+    pub(crate) fn with_seat_of<R>(
+        &self,
+        subject: usize,
+        f: impl FnOnce(&Seat) -> Option<R>,
+    ) -> Option<R> {
+        let helper = self.present().iter().find(|h| h.seat.running() == subject).cloned()?;
+        f(&helper.seat)
+    }
+
     fn present(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Helper>>> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -61,6 +61,7 @@ pub use helper::blocking;
 pub(crate) use reason::WaitReason;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
+pub(crate) use state::State;
 pub(crate) use turn::reschedule;
 pub use wait::without_preemption;
 pub(crate) use wait::{

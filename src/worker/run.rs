@@ -71,7 +71,7 @@ pub(crate) struct Worker {
     /// Whoever queues a thread here must signal the seat.
     pub(super) alert: Alert,
     pub(super) tick: Tick,
-    pub(super) seat: Seat,
+    pub(crate) seat: Seat,
     pub(super) stalls: Stalls,
     pub(crate) counters: WorkerCounters,
     // Fixed at creation:

@@ -1,0 +1,303 @@
+//! Who the green threads are, what they do, and where they are in their code.
+
+#[path = "common/watchdog.rs"]
+mod watchdog;
+
+use std::collections::HashSet;
+use std::hint::black_box;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use uthread::{Builder, Group, JoinHandle, Runtime, ThreadDump, ThreadInfo, ThreadState};
+
+use watchdog::watched;
+
+fn runtime(workers: usize) -> Runtime {
+    Runtime::builder().workers(workers).build().unwrap()
+}
+
+fn spawn<T: Send + 'static>(
+    runtime: &Runtime,
+    name: &str,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    Builder::new().name(name.into()).spawn_in(runtime, f).unwrap()
+}
+
+fn find(runtime: &Runtime, name: &str) -> Option<ThreadInfo> {
+    let threads = runtime.threads().unwrap();
+    threads.into_iter().find(|t| t.name.as_deref() == Some(name))
+}
+
+/// Looks at a thread until it is as wanted.
+fn until(runtime: &Runtime, name: &str, wanted: impl Fn(&ThreadInfo) -> bool) -> ThreadInfo {
+    loop {
+        if let Some(thread) = find(runtime, name).filter(&wanted) {
+            return thread;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn until_waits(runtime: &Runtime, name: &str, reason: &str) -> ThreadInfo {
+    until(runtime, name, |thread| thread.state.reason() == Some(reason))
+}
+
+/// Dumps a runtime until a thread is as wanted.
+fn until_dumped(runtime: &Runtime, name: &str, wanted: impl Fn(&ThreadDump) -> bool) -> ThreadDump {
+    loop {
+        let dump = runtime.dump().unwrap();
+        let found = dump.threads.into_iter().find(|t| t.thread.name.as_deref() == Some(name));
+        if let Some(found) = found.filter(&wanted) {
+            return found;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn has_frame(dumped: &ThreadDump, function: &str) -> bool {
+    let is_it = |name: &String| name.contains(function);
+    dumped.frames.iter().any(|frame| frame.function.as_ref().is_some_and(is_it))
+}
+
+#[test]
+fn threads_tell_what_they_wait_for() {
+    let runtime = runtime(2);
+    watched(&runtime, || {
+        let parks = spawn(&runtime, "parks", uthread::park);
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = over.clone();
+        let sleeps = spawn(&runtime, "sleeps", move || {
+            while !seen.load(Ordering::Relaxed) {
+                uthread::sleep(Duration::from_millis(20));
+            }
+        });
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let reads = spawn(&runtime, "reads", move || {
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let listener = uthread::net::TcpListener::bind(any).unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read(&mut [0; 8]).unwrap()
+        });
+        let address = receiver.recv().unwrap();
+        let parked = parks.thread().clone();
+        let joins = spawn(&runtime, "joins", || parks.join().unwrap());
+        let scopes = spawn(&runtime, "scopes", move || {
+            uthread::scope(|s| {
+                s.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        uthread::park()
+                    }
+                });
+            });
+        });
+        until_waits(&runtime, "parks", "park");
+        until_waits(&runtime, "sleeps", "sleep");
+        until_waits(&runtime, "reads", "accept");
+        until_waits(&runtime, "joins", "join");
+        until_waits(&runtime, "scopes", "scope");
+        let client = std::net::TcpStream::connect(address).unwrap();
+        until_waits(&runtime, "reads", "recv");
+        drop(client);
+        assert_eq!(reads.join().unwrap(), 0);
+        parked.unpark();
+        joins.join().unwrap();
+        drop((sleeps, scopes));
+    });
+    // Its scope's thread is parked for good, and so is its runtime.
+    std::mem::forget(runtime);
+}
+
+#[test]
+fn threads_tell_who_they_are() {
+    let runtime = runtime(1);
+    let group = Group::builder().name("census").build().unwrap();
+    watched(&runtime, || {
+        let long = "n".repeat(300);
+        let line = line!() + 1;
+        let thread = Builder::new().name(long.clone()).group(&group).spawn_in(&runtime, || {
+            for _ in 0..7 {
+                uthread::yield_now();
+            }
+            uthread::park();
+        });
+        let thread = thread.unwrap();
+        let cut = &long[..256];
+        let seen = until_waits(&runtime, cut, "park");
+        assert_eq!(seen.id, thread.thread().id());
+        assert_eq!(seen.group, "census");
+        assert_eq!(seen.worker, Some(0));
+        assert_eq!(seen.spawned_at.file(), file!());
+        assert_eq!(seen.spawned_at.line(), line);
+        assert!(seen.stat.turns >= 1 && seen.stat.voluntary_switches == seen.stat.turns);
+        assert!(seen.stack.reserved >= seen.stack.high_water);
+        assert!(seen.stack.high_water >= seen.stack.resident && seen.stack.resident > 0);
+        assert!(find(&runtime, cut).unwrap().age >= seen.age);
+        thread.thread().unpark();
+        thread.join().unwrap();
+    });
+    assert!(runtime.threads().unwrap().is_empty());
+}
+
+#[test]
+fn a_thread_that_uses_much_stack_has_a_high_water_mark() {
+    const DEEP: usize = 200 << 10;
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let thread = spawn(&runtime, "deep", || {
+            #[inline(never)]
+            fn touch() -> u8 {
+                let mut deep = [1_u8; DEEP];
+                black_box(&mut deep)[DEEP / 2]
+            }
+            black_box(touch());
+            uthread::park();
+        });
+        let seen = until_waits(&runtime, "deep", "park");
+        assert!(seen.stack.high_water > DEEP && seen.stack.resident > DEEP);
+        assert_eq!(seen.stack.reserved, 512 << 10);
+        thread.thread().unpark();
+        thread.join().unwrap();
+    });
+}
+
+/// Threads come and go all the time; each one that is seen is whole.
+#[test]
+fn a_census_among_threads_that_come_and_go_sees_them_whole() {
+    let runtime = runtime(2);
+    watched(&runtime, || {
+        let over = Arc::new(AtomicBool::new(false));
+        let spawned = Arc::new(AtomicU64::new(0));
+        let spawners: Vec<_> = (0..2)
+            .map(|_| {
+                let (over, spawned) = (over.clone(), spawned.clone());
+                spawn(&runtime, "spawner", move || {
+                    while !over.load(Ordering::Relaxed) {
+                        let number = spawned.fetch_add(1, Ordering::Relaxed);
+                        let name = format!("{number} {}", "x".repeat(number as usize % 100));
+                        let thread = Builder::new().name(name).spawn(uthread::yield_now);
+                        thread.unwrap().join().unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut seen = HashSet::new();
+        while seen.len() < 50 {
+            for thread in runtime.threads().unwrap() {
+                let Some(name) = thread.name.filter(|name| name != "spawner") else { continue };
+                let (number, rest) = name.split_once(' ').unwrap();
+                let number: usize = number.parse().unwrap();
+                assert_eq!(rest, "x".repeat(number % 100), "a torn name");
+                assert_eq!(thread.spawned_at.file(), file!());
+                seen.insert(number);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        spawners.into_iter().for_each(|s| s.join().unwrap());
+    });
+}
+
+#[inline(never)]
+fn waits_for_a_friend() {
+    uthread::park();
+    black_box(());
+}
+
+#[inline(never)]
+fn computes_for_ever(over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn a_dump_shows_where_threads_wait() {
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let threads: Vec<_> =
+            (0..100).map(|_| Builder::new().spawn_in(&runtime, waits_for_a_friend)).collect();
+        let dump = loop {
+            let dump = runtime.dump().unwrap();
+            if dump.threads.iter().all(|t| t.thread.state == ThreadState::Waiting("park")) {
+                break dump;
+            }
+        };
+        assert_eq!(dump.threads.len(), 100);
+        assert!(dump.threads.iter().all(|t| has_frame(t, "waits_for_a_friend")), "{dump}");
+        let text = dump.to_string();
+        assert!(
+            text.starts_with("100 green threads") && text.contains("99 more like it"),
+            "{text}"
+        );
+        for thread in threads.into_iter().map(Result::unwrap) {
+            thread.thread().unpark();
+            thread.join().unwrap();
+        }
+    });
+}
+
+/// One runs, the others were interrupted in the middle of their loops.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_dump_shows_where_hogs_are() {
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let over = Arc::new(AtomicBool::new(false));
+        let names = ["one", "two", "three"];
+        let hogs = names.map(|name| {
+            let over = over.clone();
+            spawn(&runtime, name, move || computes_for_ever(&over))
+        });
+        for name in names {
+            for state in [ThreadState::Running, ThreadState::Runnable] {
+                until_dumped(&runtime, name, |t| {
+                    t.thread.state == state && has_frame(t, "computes_for_ever")
+                });
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        hogs.into_iter().for_each(|hog| hog.join().unwrap());
+    });
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_dump_shows_where_a_thread_is_blocked_in_the_kernel() {
+    #[inline(never)]
+    fn reads_a_pipe(mut pipe: std::io::PipeReader) -> usize {
+        black_box(pipe.read(&mut [0; 8]).unwrap())
+    }
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let blocked =
+            spawn(&runtime, "blocked", move || uthread::blocking(|| reads_a_pipe(reader)));
+        let dumped = until_dumped(&runtime, "blocked", |t| has_frame(t, "reads_a_pipe"));
+        assert_eq!(dumped.thread.state, ThreadState::Blocked);
+        drop(writer);
+        assert_eq!(blocked.join().unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_thread_dumps_itself_and_its_siblings() {
+    let runtime = runtime(2);
+    watched(&runtime, || {
+        #[inline(never)]
+        fn dumps_its_own_runtime() -> uthread::Dump {
+            black_box(uthread::dump().unwrap())
+        }
+        let parks = spawn(&runtime, "parks", waits_for_a_friend);
+        until_waits(&runtime, "parks", "park");
+        let dump = spawn(&runtime, "dumps", dumps_its_own_runtime).join().unwrap();
+        let find = |name| dump.threads.iter().find(|t| t.thread.name.as_deref() == Some(name));
+        assert!(has_frame(find("parks").unwrap(), "waits_for_a_friend"), "{dump}");
+        assert!(has_frame(find("dumps").unwrap(), "dumps_its_own_runtime"), "{dump}");
+        parks.thread().unpark();
+        parks.join().unwrap();
+    });
+}
