@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn discarded_memory_reads_as_zero_and_kept_memory_stays() {
         let mut slab = Slab::reserve(MIN_SIZE, 1).unwrap();
-        let stack = slab.carve().unwrap().unwrap();
+        let (stack, _) = slab.carve().unwrap().unwrap();
         let words = stack.top().cast::<u64>();
         // SAFETY: all addresses are within the stack, which this test alone holds.
         unsafe {
