@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::context::{stack, tls};
 use crate::group::Group;
 use crate::preempt::{self, Stall, StallHook};
+use crate::roster;
 use crate::stats::Stats;
 use crate::thread::{self, JoinHandle};
 use crate::worker::{self, Config, SchedStat};
@@ -165,7 +166,9 @@ impl RuntimeBuilder {
     ///
     /// An OS thread, a descriptor or an io_uring cannot be had; the message says why and what to do.
     pub fn build(self) -> io::Result<Runtime> {
-        Ok(Runtime { inner: worker::Runtime::start(self.config())? })
+        let inner = worker::Runtime::start(self.config())?;
+        roster::as_environment_says();
+        Ok(Runtime { inner })
     }
 
     /// Starts the runtime that threads outside of any runtime spawn into, instead of letting the first

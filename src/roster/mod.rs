@@ -4,10 +4,12 @@
 //! nothing here stops anybody: lists are made from copies of control blocks (`worker::census`), stacks from copies of
 //! stacks. Only a thread that runs is interrupted, for as long as the copying takes.
 //!
-//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text.
+//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text. - [`signal`]: when
+//! a signal asks for it.
 
 mod dump;
 mod frames;
+mod signal;
 mod usage;
 
 use std::io;
@@ -16,6 +18,8 @@ use std::time::Duration;
 
 pub use dump::{Dump, ThreadDump};
 pub use frames::Frame;
+pub(crate) use signal::as_environment_says;
+pub use signal::dump_on_signal;
 pub use usage::StackUsage;
 
 use crate::runtime::{self, Runtime};

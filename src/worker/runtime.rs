@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -149,12 +149,27 @@ impl Runtime {
             }
         });
         match failure.map_or_else(|| runtime.start_workers(), Err) {
-            Ok(()) => Ok(runtime),
+            Ok(()) => {
+                let mut all = Self::list();
+                all.retain(|other| other.strong_count() > 0);
+                all.push(Arc::downgrade(&runtime));
+                Ok(runtime)
+            }
             Err(e) => {
                 runtime.close();
                 Err(e)
             }
         }
+    }
+
+    /// The runtimes of the process.
+    pub(crate) fn all() -> Vec<Arc<Runtime>> {
+        Self::list().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn list() -> MutexGuard<'static, Vec<Weak<Runtime>>> {
+        static ALL: Mutex<Vec<Weak<Runtime>>> = Mutex::new(Vec::new());
+        ALL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start_workers(self: &Arc<Self>) -> io::Result<()> {
