@@ -21,7 +21,8 @@ pub use std::thread::available_parallelism;
 pub use group::{Group, GroupBuilder, schedstat};
 pub use preempt::{Stall, StallKind};
 pub use roster::{
-    Dump, Frame, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump, dump_on_signal, threads,
+    Dump, Frame, StackTotals, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump,
+    dump_on_signal, stacks, threads,
 };
 pub use runtime::{Runtime, RuntimeBuilder, stats};
 pub use stats::Stats;

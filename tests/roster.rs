@@ -167,6 +167,29 @@ fn a_thread_that_uses_much_stack_has_a_high_water_mark() {
     });
 }
 
+#[test]
+fn stacks_in_sum_are_those_of_all_threads() {
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let threads = ["one", "two", "three"].map(|name| spawn(&runtime, name, uthread::park));
+        for name in ["one", "two", "three"] {
+            until_waits(&runtime, name, "park");
+        }
+        let totals = runtime.stacks().unwrap();
+        let all = runtime.threads().unwrap();
+        assert_eq!(totals.threads, 3);
+        assert_eq!(totals.green.reserved, all.iter().map(|t| t.stack.reserved).sum::<usize>());
+        assert_eq!(totals.green.resident, all.iter().map(|t| t.stack.resident).sum::<usize>());
+        assert_eq!(totals.green.high_water, all.iter().map(|t| t.stack.high_water).sum::<usize>());
+        assert!(totals.os.reserved > totals.green.reserved, "std reserves more");
+        assert!(totals.os.resident > totals.green.resident, "the kernel has stacks, too");
+        for thread in threads {
+            thread.thread().unpark();
+            thread.join().unwrap();
+        }
+    });
+}
+
 /// Threads come and go all the time; each one that is seen is whole.
 #[test]
 fn a_census_among_threads_that_come_and_go_sees_them_whole() {
