@@ -13,13 +13,14 @@ mod sched;
 mod stats;
 mod thread;
 mod time;
+pub mod trace;
 mod worker;
 
 pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
 pub use preempt::{Stall, StallKind};
-pub use runtime::{Runtime, RuntimeBuilder, stats};
+pub use runtime::{Runtime, RuntimeBuilder, stats, trace};
 pub use stats::Stats;
 pub use thread::{
     Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,

@@ -325,6 +325,19 @@ impl fmt::Debug for Thread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadId(NonZero<u64>);
 
+impl ThreadId {
+    /// The one with that number; there is none with the number 0.
+    pub(crate) fn from_number(number: u64) -> Option<ThreadId> {
+        NonZero::new(number).map(ThreadId)
+    }
+
+    /// Its number.
+    #[cfg(feature = "perfetto")]
+    pub(crate) fn number(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// A handle to the calling thread, green or not.
 ///
 /// ([`std::thread::current`] works on green threads too, and tells them apart, but knows no names.)

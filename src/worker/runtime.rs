@@ -23,6 +23,7 @@ use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
 use crate::sched::GroupId;
 use crate::time::now;
+use crate::trace::Shared;
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
 /// Larger ones are boxed: they would take the first page, or more than a small stack has.
@@ -48,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) helpers: usize,
     pub(crate) stall_threshold: Duration,
     pub(crate) on_stall: Option<StallHook>,
+    /// How many events of the scheduler a worker keeps.
+    pub(crate) trace_events: usize,
     /// How many events are to be recorded.
     #[cfg(all(test, not(loom)))]
     pub(crate) tape: usize,
@@ -79,6 +82,8 @@ pub(crate) struct Runtime {
     reporter: Bell,
     helpers: Helpers,
     leases: Leases,
+    /// Of all OS threads but the workers'.
+    trace: Shared,
     tape: Tape,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
@@ -108,6 +113,7 @@ impl Runtime {
         let monitor = Monitor::new()?;
         let helpers = Helpers::new(config.helpers)?;
         let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
+        let trace = Shared::new(config.trace_events);
         #[cfg(all(test, not(loom)))]
         let tape = Tape::new(config.tape);
         #[cfg(not(all(test, not(loom))))]
@@ -116,7 +122,7 @@ impl Runtime {
         let runtime = Arc::new_cyclic(|weak| {
             let address = weak.as_ptr();
             let workers: io::Result<Box<[Worker]>> =
-                (0..config.workers).map(|i| Worker::new(address, i, config.slice)).collect();
+                (0..config.workers).map(|i| Worker::new(address, i, &config)).collect();
             Runtime {
                 workers: workers.unwrap_or_else(|e| {
                     failure = Some(e);
@@ -138,6 +144,7 @@ impl Runtime {
                 reporter: Bell::default(),
                 helpers,
                 leases,
+                trace,
                 tape,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
@@ -371,12 +378,18 @@ impl Runtime {
         let _pin = Pin::new();
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
-                thread.get().account().queued(worker.now());
+                let now = worker.now();
+                thread.get().account().queued(now);
+                worker.trace.spawns(now, thread.number(), thread.get().identity().name.as_deref());
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
             }
             None => {
-                thread.get().account().queued(now());
+                let now = now();
+                thread.get().account().queued(now);
+                let (name, parent) = (&thread.get().identity().name, current());
+                let parent = parent.map(GreenRef::number);
+                self.trace.spawns(now, parent, thread.number(), name.as_deref());
                 self.remote_spawns.fetch_add(1, Ordering::Relaxed);
                 self.inject(thread);
             }
@@ -446,6 +459,11 @@ impl Runtime {
     #[inline(always)]
     pub(crate) fn tape(&self) -> &Tape {
         &self.tape
+    }
+
+    /// The recorder of all OS threads but the workers'.
+    pub(crate) fn trace(&self) -> &Shared {
+        &self.trace
     }
 
     /// Whether threads are interrupted.

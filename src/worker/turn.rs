@@ -353,6 +353,7 @@ impl Worker {
         } else if queued > 0 || self.has_pending() || self.lease_matters() {
             self.arm_coarsely(now);
         }
+        self.trace.ticks(self.now(), thread.number());
         None
     }
 }
