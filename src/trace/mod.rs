@@ -50,8 +50,8 @@ mod ring;
 use std::collections::HashMap;
 use std::fmt;
 
-pub use event::{Cause, Event, Operation, Reason, Record, Recorder};
 pub(crate) use event::WokenBy;
+pub use event::{Cause, Event, Operation, Reason, Record, Recorder};
 pub(crate) use recorder::{Own, Shared};
 
 use crate::thread::ThreadId;
@@ -81,8 +81,11 @@ impl Trace {
     /// Copies what the recorders of a runtime hold.
     pub(crate) fn of(runtime: &Runtime) -> Trace {
         let workers = runtime.workers();
-        let mut copied: Vec<Copied> =
-            workers.iter().enumerate().map(|(i, worker)| Copied::of_worker(i, &worker.trace)).collect();
+        let mut copied: Vec<Copied> = workers
+            .iter()
+            .enumerate()
+            .map(|(i, worker)| Copied::of_worker(i, &worker.trace))
+            .collect();
         copied.push(Copied::of_others(runtime.trace()));
         let mut trace = Trace::empty();
         trace.workers = workers.len();

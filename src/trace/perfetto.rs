@@ -280,10 +280,7 @@ impl<'a, W: Write> Writer<'a, W> {
             ..Default::default()
         };
         more(&mut track_descriptor);
-        self.packet(TracePacket {
-            track_descriptor: Some(track_descriptor),
-            ..Default::default()
-        })
+        self.packet(TracePacket { track_descriptor: Some(track_descriptor), ..Default::default() })
     }
 
     fn name(&self, thread: ThreadId) -> String {
@@ -452,9 +449,7 @@ impl<'a, W: Write> Writer<'a, W> {
                 self.known(thread)?.on = None;
                 self.thread_does(at, thread, Some("on a helper"), |_| {})
             }
-            (Event::Return { thread }, _) => {
-                self.thread_does(at, thread, Some("runnable"), |_| {})
-            }
+            (Event::Return { thread }, _) => self.thread_does(at, thread, Some("runnable"), |_| {}),
             (Event::Sleep, Recorder::Worker(index)) => {
                 self.worker_does(at, index, Some("asleep".to_owned()), None)
             }
@@ -558,9 +553,8 @@ mod tests {
     }
 
     fn trace(events: &[(u64, Recorder, Event)]) -> Trace {
-        let record = |&(at, recorder, event): &_| {
-            Record { at: Duration::from_nanos(at), recorder, event }
-        };
+        let record =
+            |&(at, recorder, event): &_| Record { at: Duration::from_nanos(at), recorder, event };
         Trace { records: events.iter().map(record).collect(), workers: 2, ..Trace::empty() }
     }
 

@@ -106,11 +106,19 @@ mod recording {
         }
 
         pub(in crate::worker) fn waits(&self, worker: usize, thread: GreenRef) {
-            self.note(What::SwitchOut { worker, thread: thread.number() as usize, why: Why::Blocked });
+            self.note(What::SwitchOut {
+                worker,
+                thread: thread.number() as usize,
+                why: Why::Blocked,
+            });
         }
 
         pub(in crate::worker) fn ended(&self, worker: usize, thread: GreenRef) {
-            self.note(What::SwitchOut { worker, thread: thread.number() as usize, why: Why::Ended });
+            self.note(What::SwitchOut {
+                worker,
+                thread: thread.number() as usize,
+                why: Why::Ended,
+            });
         }
 
         /// A thread that ran on that worker goes to a helper, or one that was taken out of a queue.
