@@ -134,9 +134,9 @@ impl RuntimeBuilder {
     }
 
     /// How many events of its scheduler each worker keeps for [`Runtime::trace`]; by default 8192. They take 16
-    /// bytes each. Rounded up to a power of two; with 0, none are kept.
+    /// bytes each. Rounded up to a power of two, and at most 2²⁴; with 0, none are kept.
     pub fn trace_events(mut self, events: usize) -> Self {
-        self.trace_events = events.min(1 << 32);
+        self.trace_events = events.min(1 << 24);
         self
     }
 

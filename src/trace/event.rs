@@ -4,18 +4,18 @@
 //!  63                                            8 7       0
 //! ┌───────────────────────────────────────────────┬─────────┐
 //! │ time: nanoseconds, the lower 56 bits          │ kind    │
-//! ├──────────────┬────────────────────────────────┴─────────┤
-//! │ detail       │ subject: a thread's id, or a number      │
-//! └──────────────┴──────────────────────────────────────────┘
-//!  63          48 47                                       0
+//! ├─────────┬─────────────────────────────────────┴─────────┤
+//! │ detail  │ subject: a thread's id, or numbers            │
+//! └─────────┴───────────────────────────────────────────────┘
+//!  63     56 55                                            0
 //! ```
 //!
 //! One event may mean several things, since others are known from those before it in the same ring: a switch
 //! names the thread that begins and the reason for which the one before it leaves; who wakes or spawns is who
 //! runs. What begins in the middle, after events that were overwritten, is told as far as it can be.
 //!
-//! 56 bits are two years of nanoseconds: the rest of the time is that of the reading. 48 bits number threads for
-//! nine years at a million spawns per second.
+//! 56 bits are two years of nanoseconds: the rest of the time is that of the reading. Ids are handed out in batches
+//! of a thousand, and 56 bits are as many batches as a million threads per second that spawn take in two years.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +24,9 @@ use super::ring::Packed;
 use crate::thread::ThreadId;
 
 const KIND_BITS: u32 = 8;
-const DETAIL_BITS: u32 = 16;
+const DETAIL_BITS: u32 = 8;
+/// Where an event is about threads of a worker's, above this many bits of the subject is the worker's number.
+const COUNT_BITS: u32 = 32;
 const SUBJECT: u64 = (1 << (64 - DETAIL_BITS)) - 1;
 
 /// What an event says. The numbers are for memory only.
@@ -45,9 +47,9 @@ pub(super) enum Kind {
     /// The event that follows was done by this thread. Where nobody runs.
     By,
     Tick,
-    /// So many threads were taken from the worker that is the detail.
+    /// So many threads were taken from a worker.
     Steal,
-    /// So many threads were taken from the worker that is the detail, for others.
+    /// So many threads were taken from a worker, for others.
     Relieve,
     Sleep,
     Awake,
@@ -77,8 +79,13 @@ impl Kind {
 }
 
 #[inline(always)]
-pub(super) fn pack(at: u64, kind: Kind, detail: u16, subject: u64) -> Packed {
+pub(super) fn pack(at: u64, kind: Kind, detail: u8, subject: u64) -> Packed {
     [at << KIND_BITS | kind as u64, u64::from(detail) << (64 - DETAIL_BITS) | subject]
+}
+
+/// So many threads of that worker's.
+pub(super) fn pack_count(at: u64, kind: Kind, worker: usize, threads: usize) -> Packed {
+    pack(at, kind, 0, (worker as u64) << COUNT_BITS | threads as u64)
 }
 
 /// Eight bytes of a name.
@@ -150,19 +157,19 @@ pub enum Reason {
 }
 
 impl Reason {
-    const YIELD: u16 = 0;
-    const PARK: u16 = 1;
-    const SLEEP: u16 = 2;
-    const INTERRUPT: u16 = 3;
-    const BLOCK: u16 = 4;
-    const BLOCK_AGAIN: u16 = 5;
-    const END: u16 = 6;
+    const YIELD: u8 = 0;
+    const PARK: u8 = 1;
+    const SLEEP: u8 = 2;
+    const INTERRUPT: u8 = 3;
+    const BLOCK: u8 = 4;
+    const BLOCK_AGAIN: u8 = 5;
+    const END: u8 = 6;
     /// And from here on, one for each operation.
-    const OPERATION: u16 = 8;
+    const OPERATION: u8 = 8;
 
     /// As a number of a few bits.
     #[inline(always)]
-    pub(crate) const fn code(self) -> u16 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Reason::Yield => Self::YIELD,
             Reason::Park => Self::PARK,
@@ -171,11 +178,11 @@ impl Reason {
             Reason::Block => Self::BLOCK,
             Reason::BlockAgain => Self::BLOCK_AGAIN,
             Reason::End => Self::END,
-            Reason::Operation(operation) => Self::OPERATION + operation as u16,
+            Reason::Operation(operation) => Self::OPERATION + operation as u8,
         }
     }
 
-    fn from_code(code: u16) -> Option<Reason> {
+    fn from_code(code: u8) -> Option<Reason> {
         Some(match code {
             Self::YIELD => Reason::Yield,
             Self::PARK => Reason::Park,
@@ -209,7 +216,7 @@ impl fmt::Display for Reason {
     }
 }
 
-fn operation(code: u16) -> Option<Operation> {
+fn operation(code: u8) -> Option<Operation> {
     Operation::ALL.get(usize::from(code)).copied()
 }
 
@@ -232,12 +239,12 @@ pub enum Cause {
 }
 
 impl Cause {
-    const THREAD: u16 = 0;
-    const OUTSIDE: u16 = 1;
-    const TIMER: u16 = 2;
-    const TIMEOUT: u16 = 3;
-    const BEFORE: u16 = 4;
-    const COMPLETION: u16 = 8;
+    const THREAD: u8 = 0;
+    const OUTSIDE: u8 = 1;
+    const TIMER: u8 = 2;
+    const TIMEOUT: u8 = 3;
+    const BEFORE: u8 = 4;
+    const COMPLETION: u8 = 8;
 }
 
 /// [`Cause`], as the recorder of the event knows it.
@@ -253,14 +260,14 @@ pub(crate) enum WokenBy {
 }
 
 impl WokenBy {
-    pub(super) fn code(self) -> u16 {
+    pub(super) fn code(self) -> u8 {
         match self {
             WokenBy::Thread => Cause::THREAD,
             WokenBy::Outside => Cause::OUTSIDE,
             WokenBy::Timer => Cause::TIMER,
             WokenBy::Timeout => Cause::TIMEOUT,
             WokenBy::Before => Cause::BEFORE,
-            WokenBy::Completion(operation) => Cause::COMPLETION + operation as u16,
+            WokenBy::Completion(operation) => Cause::COMPLETION + operation as u8,
         }
     }
 }
@@ -406,8 +413,9 @@ impl Unpacker {
     ) {
         let at = self.time(first);
         let Some(kind) = Kind::ALL.get((first & 0xff) as usize) else { return };
-        let detail = (second >> (64 - DETAIL_BITS)) as u16;
+        let detail = (second >> (64 - DETAIL_BITS)) as u8;
         let subject = second & SUBJECT;
+        let (from, threads) = ((subject >> COUNT_BITS) as usize, subject & ((1 << COUNT_BITS) - 1));
         let thread = ThreadId::from_number(subject);
         let recorder = self.recorder;
         let mut note = |event| records.push(Record { at, recorder, event });
@@ -464,8 +472,8 @@ impl Unpacker {
                 }
             }
             (Kind::Tick, Some(thread)) => note(Event::Tick { thread }),
-            (Kind::Steal, _) => note(Event::Steal { from: detail.into(), threads: subject }),
-            (Kind::Relieve, _) => note(Event::Relieve { from: detail.into(), threads: subject }),
+            (Kind::Steal, _) => note(Event::Steal { from, threads }),
+            (Kind::Relieve, _) => note(Event::Relieve { from, threads }),
             (Kind::Sleep, _) => {
                 self.running = Known::Nobody;
                 note(Event::Sleep);

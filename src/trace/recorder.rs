@@ -1,7 +1,7 @@
 //! Those who write events: each worker into a ring of its own, everybody else into one that they share.
 
 use super::event::{Kind, NameParts, Record, Recorder, Unpacker, WokenBy};
-use super::event::{pack, pack_name};
+use super::event::{pack, pack_count, pack_name};
 use super::ring::{Packed, Ring};
 use crate::lock::SpinLock;
 
@@ -15,7 +15,7 @@ const NAME_BYTES: usize = 16;
 pub(crate) struct Own(Ring);
 
 impl Own {
-    /// Keeps so many events; with 0, none.
+    /// Keeps so many events; with 0, none: then all go into one slot, which nobody reads, for lack of a branch.
     pub(crate) fn new(size: usize) -> Own {
         Own(Ring::new(size))
     }
@@ -28,13 +28,13 @@ impl Own {
 
     /// A thread begins a turn; the one before it has left, for the reason with this code.
     #[inline(always)]
-    pub(crate) fn switches(&self, at: u64, reason: u16, next: u64) {
+    pub(crate) fn switches(&self, at: u64, reason: u8, next: u64) {
         self.0.write(pack(at, Kind::Switch, reason, next));
     }
 
     /// The thread has left, and nobody follows.
     #[inline]
-    pub(crate) fn leaves(&self, at: u64, reason: u16) {
+    pub(crate) fn leaves(&self, at: u64, reason: u8) {
         self.0.write(pack(at, Kind::Leave, reason, 0));
     }
 
@@ -57,7 +57,7 @@ impl Own {
 
     /// The worker has taken so many threads from another.
     pub(crate) fn steals(&self, at: u64, from: usize, threads: usize) {
-        self.0.write(pack(at, Kind::Steal, from as u16, threads as u64));
+        self.0.write(pack_count(at, Kind::Steal, from, threads));
     }
 
     pub(crate) fn sleeps(&self, at: u64) {
@@ -106,7 +106,7 @@ impl Shared {
 
     /// Threads were taken from a worker, to be given to others.
     pub(crate) fn relieves(&self, at: u64, from: usize, threads: usize) {
-        self.write(|ring| ring.write(pack(at, Kind::Relieve, from as u16, threads as u64)));
+        self.write(|ring| ring.write(pack_count(at, Kind::Relieve, from, threads)));
     }
 
     /// A thread begins on a helper.

@@ -95,7 +95,7 @@ pub(crate) enum Why {
     /// To let others run; it stays runnable.
     Yield,
     /// Until an op or a timer of this worker, which alone wakes it; with the code of the reason.
-    Wait(u16),
+    Wait(u8),
     /// It was interrupted; it stays runnable.
     Interrupted,
     /// It is blocked in the kernel, or is about to block; it goes on on a helper.
@@ -134,7 +134,7 @@ impl Leave {
     pub(crate) fn why(self) -> Why {
         match NonNull::new(self.0 as *mut Parker) {
             None => Why::Yield,
-            Some(_) if self.0 & 3 == Self::WAIT => Why::Wait((self.0 >> 2) as u16),
+            Some(_) if self.0 & 3 == Self::WAIT => Why::Wait((self.0 >> 2) as u8),
             Some(_) if self.0 == Self::INTERRUPTED.0 => Why::Interrupted,
             Some(_) if self.0 == Self::BLOCKED.0 => Why::Blocked,
             Some(parker) => Why::Park(parker),

@@ -329,6 +329,7 @@ impl Worker {
             }
             self.runtime().want_helper();
             self.tick.arm(now + UNDISTURBED);
+            self.trace.ticks(self.now(), thread.number());
             return None;
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
