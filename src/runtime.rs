@@ -316,7 +316,7 @@ impl Runtime {
         Stats::of(&self.inner)
     }
 
-    /// The newest events of the scheduler, for the time when something was slow: see [`trace`](crate::trace).
+    /// The newest events of the scheduler, for the time when something was slow: see [`trace`](mod@crate::trace).
     ///
     /// The runtime goes on meanwhile. Each worker keeps some thousands
     /// ([`RuntimeBuilder::trace_events`]), and all other OS threads together as many as one worker.

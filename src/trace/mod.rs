@@ -18,7 +18,7 @@
 //! goes on and throws away what was overwritten meanwhile.
 //!
 //! The times of one worker never go back. Those of two workers are compared with care: their clocks differ by
-//! well below a microsecond ([`time::clock`](crate::time)), and a reader comes to one ring after the other.
+//! well below a microsecond (`time::clock`), and a reader comes to one ring after the other.
 //!
 //! - `ring`: the copy that is whole, with its proof. - `event`: what events say, and how that is packed.
 //!   - `recorder`: who writes. - `perfetto`: the file for the viewer.
