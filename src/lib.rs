@@ -14,6 +14,7 @@ mod sched;
 mod stats;
 mod thread;
 mod time;
+pub mod trace;
 mod worker;
 
 pub use std::thread::available_parallelism;
@@ -24,7 +25,7 @@ pub use roster::{
     Dump, Frame, StackTotals, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump,
     dump_on_signal, stacks, threads,
 };
-pub use runtime::{Runtime, RuntimeBuilder, stats};
+pub use runtime::{Runtime, RuntimeBuilder, stats, trace};
 pub use stats::Stats;
 pub use thread::{
     Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,

@@ -10,6 +10,7 @@ use crate::preempt::{self, Stall, StallHook};
 use crate::roster;
 use crate::stats::Stats;
 use crate::thread::{self, JoinHandle};
+use crate::trace::{self, Trace};
 use crate::worker::{self, Config, SchedStat};
 
 /// Configures a [`Runtime`].
@@ -36,6 +37,7 @@ pub struct RuntimeBuilder {
     helpers: usize,
     stall_threshold: Duration,
     on_stall: Option<StallHook>,
+    trace_events: usize,
     #[cfg(all(test, not(loom)))]
     tape: usize,
 }
@@ -132,6 +134,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How many events of its scheduler each worker keeps for [`Runtime::trace`]; by default 8192. They take 16
+    /// bytes each. Rounded up to a power of two, and at most 2²⁴; with 0, none are kept.
+    pub fn trace_events(mut self, events: usize) -> Self {
+        self.trace_events = events.min(1 << 24);
+        self
+    }
+
     fn config(&self) -> Config {
         let slice = self.slice.or_else(|| {
             from_environment("UTHREAD_SLICE_US").map(|us| Duration::from_micros(us as u64))
@@ -155,6 +164,7 @@ impl RuntimeBuilder {
             helpers: self.helpers,
             stall_threshold: self.stall_threshold,
             on_stall: self.on_stall.clone().or_else(StallHook::from_environment),
+            trace_events: self.trace_events,
             #[cfg(all(test, not(loom)))]
             tape: self.tape,
         }
@@ -253,6 +263,7 @@ impl Runtime {
             helpers: 256,
             stall_threshold: Duration::from_millis(50),
             on_stall: None,
+            trace_events: trace::DEFAULT_EVENTS,
             #[cfg(all(test, not(loom)))]
             tape: 0,
         }
@@ -308,6 +319,14 @@ impl Runtime {
         Stats::of(&self.inner)
     }
 
+    /// The newest events of the scheduler, for the time when something was slow: see [`trace`](mod@crate::trace).
+    ///
+    /// The runtime goes on meanwhile. Each worker keeps some thousands
+    /// ([`RuntimeBuilder::trace_events`]), and all other OS threads together as many as one worker.
+    pub fn trace(&self) -> Trace {
+        Trace::of(&self.inner)
+    }
+
     /// What the threads of a group have used so far in this runtime.
     pub fn group_stats(&self, group: &Group) -> SchedStat {
         self.inner.group_stats(group.as_member())
@@ -354,5 +373,14 @@ pub fn stats() -> Stats {
     match worker::current() {
         Some(thread) => Stats::of(thread.get().runtime()),
         None => started().map_or_else(Stats::default, Runtime::stats),
+    }
+}
+
+/// The newest events of the scheduler of the calling green thread's runtime; on other threads, of the one that
+/// [`spawn`](crate::spawn) uses there. None if that was never started.
+pub fn trace() -> Trace {
+    match worker::current() {
+        Some(thread) => Trace::of(thread.get().runtime()),
+        None => started().map_or_else(Trace::empty, Runtime::trace),
     }
 }

@@ -194,7 +194,7 @@ fn threads_of(runtime: &worker::Runtime) -> io::Result<Vec<ThreadInfo>> {
 
 fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<ThreadInfo> {
     Ok(ThreadInfo {
-        id: ThreadId::new(entry.number),
+        id: ThreadId::from_number(entry.number).expect("numbers begin at 1"),
         name: entry.name,
         state: match entry.state {
             State::Running => ThreadState::Running,

@@ -333,9 +333,9 @@ impl fmt::Debug for Thread {
 pub struct ThreadId(NonZero<u64>);
 
 impl ThreadId {
-    /// The id of the thread with that number.
-    pub(crate) fn new(number: u64) -> ThreadId {
-        ThreadId(NonZero::new(number).expect("numbers begin at 1"))
+    /// The one with that number; there is none with the number 0.
+    pub(crate) fn from_number(number: u64) -> Option<ThreadId> {
+        NonZero::new(number).map(ThreadId)
     }
 
     /// The number by which reports name the thread.

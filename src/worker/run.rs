@@ -14,7 +14,7 @@ use super::helper::NoHelper;
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
 use super::lease::{Lease, Posted};
 use super::parker::Parker;
-use super::runtime::Runtime;
+use super::runtime::{Config, Runtime};
 use super::state::State;
 use super::tape::Tape;
 use super::turn::Turns;
@@ -35,6 +35,7 @@ use crate::reactor::{Driver, Full, Wait};
 use crate::sched::{Groups, MOST_STOLEN, RunQueue};
 use crate::stats::WorkerCounters;
 use crate::time::{Clock, now};
+use crate::trace::{self, Reason, WokenBy};
 
 /// Switches in a round: how long a ready completion or an expired timer may be overlooked while
 /// threads only yield to each other (some 10 µs), and how many ops one enter may hand over.
@@ -74,6 +75,8 @@ pub(crate) struct Worker {
     pub(crate) seat: Seat,
     pub(super) stalls: Stalls,
     pub(crate) counters: WorkerCounters,
+    /// Written by the worker's OS thread, read by anyone.
+    pub(crate) trace: trace::Own,
     // Fixed at creation:
     runtime: *const Runtime,
     index: usize,
@@ -119,7 +122,7 @@ impl Worker {
     pub(super) fn new(
         runtime: *const Runtime,
         index: usize,
-        slice: Duration,
+        config: &Config,
     ) -> io::Result<Worker> {
         Ok(Worker {
             queue: SpinLock::new(RunQueue::new()),
@@ -135,12 +138,13 @@ impl Worker {
             seat: Seat::new(),
             stalls: Stalls::new(),
             counters: WorkerCounters::default(),
+            trace: trace::Own::new(config.trace_events),
             runtime,
             index,
             own: Own {
                 clock: Clock::new(),
                 thread_pointer: Cell::new(0),
-                turns: Turns::new(slice.as_nanos() as u64),
+                turns: Turns::new(config.slice.as_nanos() as u64),
                 lease: Lease::new(),
                 accounts: Accounts::new(),
                 fp_control: Cell::default(),
@@ -292,6 +296,9 @@ impl Worker {
             taken.iter().for_each(|thread| self.tape().moves(self.index, *thread));
             self.note_queued(q);
         });
+        if !taken.is_empty() {
+            self.runtime().trace().relieves(now(), self.index, taken.len());
+        }
     }
 
     // ----- Called on the worker's OS thread, also by green threads -----
@@ -437,6 +444,7 @@ impl Worker {
         let mut began = self.now();
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
         unsafe { current.install(&self.seat) };
+        self.trace.enters(began, current.number());
         self.round_begins(current, began);
         for turn in 1.. {
             self.counters.switches.add(1);
@@ -453,19 +461,19 @@ impl Worker {
             let next = match left {
                 Left::Suspended(why) => match why.why() {
                     Why::Yield => self.rotate(current, last, now),
-                    Why::Wait => {
+                    Why::Wait(reason) => {
                         // Nobody but this worker wakes it.
                         current.get().state().becomes(State::Waiting);
                         self.tape().waits(self.index, current);
-                        self.switch(last, now)
+                        self.switch(last, now, reason)
                     }
                     Why::Park(parker) => self.park(current, parker, last, now),
-                    Why::Interrupted => self.put_back(current),
-                    Why::Blocked => self.hand_over(current),
+                    Why::Interrupted => self.put_back(current, now),
+                    Why::Blocked => self.hand_over(current, now),
                 },
                 Left::Finished => {
                     self.tape().ended(self.index, current);
-                    let next = self.switch(last, now);
+                    let next = self.switch(last, now, Reason::End.code());
                     self.retire(current);
                     next
                 }
@@ -479,21 +487,28 @@ impl Worker {
     }
 
     /// Takes out the next thread and installs it, or the worker itself if there is none or the round
-    /// is over. The old thread may be published afterwards.
+    /// is over. The old thread, which leaves for that reason, may be published afterwards.
     #[inline]
-    fn switch(&self, last: bool, now: u64) -> Option<GreenRef> {
+    fn switch(&self, last: bool, now: u64, reason: u8) -> Option<GreenRef> {
         let next = if last { None } else { self.dequeue(now) };
         match next {
-            // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
-            Some(next) => unsafe { next.install(&self.seat) },
-            None => self.install_own(),
+            Some(next) => {
+                self.trace.switches(now, reason, next.number());
+                // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
+                unsafe { next.install(&self.seat) }
+            }
+            None => {
+                self.trace.leaves(now, reason);
+                self.install_own();
+            }
         }
         next
     }
 
     /// A thread was interrupted. The round is over, so that what came meanwhile runs first.
     #[cold]
-    fn put_back(&self, current: GreenRef) -> Option<GreenRef> {
+    fn put_back(&self, current: GreenRef, now: u64) -> Option<GreenRef> {
+        self.trace.leaves(now, Reason::Interrupt.code());
         self.counters.forced_switches.add(1);
         self.own.accounts.forced(current.group(), current.get().events());
         self.install_own();
@@ -514,13 +529,18 @@ impl Worker {
 
     /// A thread is blocked, or will be. The round is over, since the time that has passed is unknown.
     #[cold]
-    fn hand_over(&self, current: GreenRef) -> Option<GreenRef> {
+    fn hand_over(&self, current: GreenRef, now: u64) -> Option<GreenRef> {
         let on_purpose = current.get().blocking().get() > 0;
         self.install_own();
         match self.runtime().hand_to_helper(current) {
-            Ok(()) if !on_purpose => self.counters.helper_moves.add(1),
-            Ok(()) => {}
+            Ok(()) => {
+                self.trace.leaves(now, Reason::Block.code());
+                if !on_purpose {
+                    self.counters.helper_moves.add(1);
+                }
+            }
             Err(NoHelper) => {
+                self.trace.leaves(now, Reason::BlockAgain.code());
                 // It blocks the worker from now on whenever it has its turn, which is to be guarded.
                 current.get().set_hog(true);
                 current.get().set_interrupted(true);
@@ -574,9 +594,13 @@ impl Worker {
             Some(next)
         };
         let next = if last { None } else { self.queue.with(rotate) };
-        if next.is_none() {
-            self.install_own();
-            self.requeue(current);
+        match next {
+            Some(next) => self.trace.switches(now, Reason::Yield.code(), next.number()),
+            None => {
+                self.trace.leaves(now, Reason::Yield.code());
+                self.install_own();
+                self.requeue(current);
+            }
         }
         next
     }
@@ -597,7 +621,7 @@ impl Worker {
     ) -> Option<GreenRef> {
         self.counters.parks.add(1);
         self.tape().waits(self.index, current);
-        let next = self.switch(last, now);
+        let next = self.switch(last, now, Reason::Park.code());
         current.get().state().becomes(State::Waiting);
         // SAFETY: the parker is one that the thread waits on, alive until it goes on. The context is
         // saved and the thread pointer has left, so that whoever notifies may run the thread.
@@ -605,6 +629,7 @@ impl Worker {
             return next;
         }
         // Notified meanwhile: it stays runnable, and stays this worker's.
+        self.trace.wakes(now, current.number(), WokenBy::Before);
         match next {
             Some(next) => {
                 self.requeue(current);
@@ -743,8 +768,10 @@ impl Worker {
         if !must_stay {
             self.counters.sleeps.add(1);
             let watching = runtime.idle.take_watch(runtime.workers.len());
+            self.trace.sleeps(self.now());
             let watch = watching.then(|| self.own.watch.get());
             self.poll(self.wait_until_timer_or([watch, rest].into_iter().flatten().min()));
+            self.trace.awakes(self.now());
             if watching {
                 runtime.idle.leave_watch();
                 self.own.watched.set(true);
@@ -775,7 +802,7 @@ impl Worker {
                 if let Some(key) = op.timer.take() {
                     self.timers.with(|t| t.disarm(key));
                 }
-                self.wake_here(op.waiter);
+                self.wake_here(op.waiter, WokenBy::Completion(op.operation));
             });
             self.expire(driver);
             let counts = driver.counts();
@@ -795,7 +822,7 @@ impl Worker {
             let now = now();
             while let Some(target) = timers.expire(now) {
                 match target {
-                    TimerTarget::Thread(thread) => self.wake_here(thread),
+                    TimerTarget::Thread(thread) => self.wake_here(thread, WokenBy::Timer),
                     TimerTarget::Op(op) => {
                         // SAFETY: an armed op is in flight in this worker's driver.
                         unsafe {
@@ -807,7 +834,7 @@ impl Worker {
                     TimerTarget::Parker(parker, thread) => {
                         // SAFETY: the waiter disarms the timer, under this lock, before the parker goes.
                         if unsafe { parker.as_ref() }.withdraw(thread.to_waiter()) {
-                            self.wake_here(thread);
+                            self.wake_here(thread, WokenBy::Timeout);
                         }
                     }
                 }
@@ -816,17 +843,19 @@ impl Worker {
     }
 
     /// Makes a thread runnable whose wait ended on this worker.
-    fn wake_here(&self, thread: GreenRef) {
+    fn wake_here(&self, thread: GreenRef, by: WokenBy) {
         // One reading of the clock for all that are woken at a time would do, but they are rarely many.
-        self.note_wake(thread);
+        self.note_wake(thread, by);
         self.push_here(thread);
     }
 
     /// A wait of a thread's has ended on this worker.
-    pub(super) fn note_wake(&self, thread: GreenRef) {
+    pub(super) fn note_wake(&self, thread: GreenRef, by: WokenBy) {
         self.counters.wakeups.add(1);
         self.own.accounts.woken(thread.group());
-        thread.get().note_wake(self.now());
+        let now = self.now();
+        thread.get().note_wake(now);
+        self.trace.wakes(now, thread.number(), by);
     }
 
     /// Judges what was stolen last, once it has run.
@@ -900,7 +929,9 @@ impl Worker {
             }
             self.counters.steals.add(1);
             self.counters.stolen.add(stolen.len() as u64);
-            self.own.loot.set(Some((stolen.len() as u32, self.now())));
+            let now = self.now();
+            self.trace.steals(now, victim, stolen.len());
+            self.own.loot.set(Some((stolen.len() as u32, now)));
             self.queue.with(|q| {
                 for thread in stolen.drain(..) {
                     q.push(thread.group(), thread);

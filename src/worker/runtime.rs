@@ -25,6 +25,7 @@ use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
 use crate::sched::GroupId;
 use crate::time::now;
+use crate::trace::Shared;
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
 /// Larger ones are boxed: they would take the first page, or more than a small stack has.
@@ -50,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) helpers: usize,
     pub(crate) stall_threshold: Duration,
     pub(crate) on_stall: Option<StallHook>,
+    /// How many events of the scheduler a worker keeps.
+    pub(crate) trace_events: usize,
     /// How many events are to be recorded.
     #[cfg(all(test, not(loom)))]
     pub(crate) tape: usize,
@@ -83,6 +86,8 @@ pub(crate) struct Runtime {
     reporter: Bell,
     helpers: Helpers,
     leases: Leases,
+    /// Of all OS threads but the workers'.
+    trace: Shared,
     tape: Tape,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
@@ -112,6 +117,7 @@ impl Runtime {
         let monitor = Monitor::new()?;
         let helpers = Helpers::new(config.helpers)?;
         let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
+        let trace = Shared::new(config.trace_events);
         #[cfg(all(test, not(loom)))]
         let tape = Tape::new(config.tape);
         #[cfg(not(all(test, not(loom))))]
@@ -120,7 +126,7 @@ impl Runtime {
         let runtime = Arc::new_cyclic(|weak| {
             let address = weak.as_ptr();
             let workers: io::Result<Box<[Worker]>> =
-                (0..config.workers).map(|i| Worker::new(address, i, config.slice)).collect();
+                (0..config.workers).map(|i| Worker::new(address, i, &config)).collect();
             Runtime {
                 workers: workers.unwrap_or_else(|e| {
                     failure = Some(e);
@@ -143,6 +149,7 @@ impl Runtime {
                 reporter: Bell::default(),
                 helpers,
                 leases,
+                trace,
                 tape,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
@@ -392,12 +399,18 @@ impl Runtime {
         let _pin = Pin::new();
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
-                thread.get().set_born(worker.now());
+                let now = worker.now();
+                thread.get().set_born(now);
+                worker.trace.spawns(now, thread.number(), thread.get().identity().name.as_deref());
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
             }
             None => {
-                thread.get().set_born(now());
+                let now = now();
+                thread.get().set_born(now);
+                let (name, parent) = (&thread.get().identity().name, current());
+                let parent = parent.map(GreenRef::number);
+                self.trace.spawns(now, parent, thread.number(), name.as_deref());
                 self.remote_spawns.fetch_add(1, Ordering::Relaxed);
                 self.inject(thread);
             }
@@ -467,6 +480,11 @@ impl Runtime {
     #[inline(always)]
     pub(crate) fn tape(&self) -> &Tape {
         &self.tape
+    }
+
+    /// The recorder of all OS threads but the workers'.
+    pub(crate) fn trace(&self) -> &Shared {
+        &self.trace
     }
 
     /// Whether threads are interrupted.

@@ -329,6 +329,7 @@ impl Worker {
             }
             self.runtime().want_helper();
             self.tick.arm(now + UNDISTURBED);
+            self.trace.ticks(self.now(), thread.number());
             return None;
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
@@ -353,6 +354,7 @@ impl Worker {
         } else if queued > 0 || self.has_pending() || self.lease_matters() {
             self.arm_coarsely(now);
         }
+        self.trace.ticks(self.now(), thread.number());
         None
     }
 }
