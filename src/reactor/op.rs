@@ -28,12 +28,41 @@ pub(crate) enum Request {
     SendMsg { fd: RawFd, message: *const libc::msghdr, flags: i32 },
 }
 
+/// What an op asks of the kernel, as told in statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpKind {
+    Accept,
+    Connect,
+    Recv,
+    Send,
+}
+
+impl OpKind {
+    #[cfg(all(test, not(loom)))]
+    pub(crate) const ALL: [OpKind; 4] =
+        [OpKind::Accept, OpKind::Connect, OpKind::Recv, OpKind::Send];
+}
+
+impl Request {
+    /// In statistics, messages with and without addresses are the same.
+    pub(crate) fn kind(&self) -> OpKind {
+        match self {
+            Request::Accept { .. } => OpKind::Accept,
+            Request::Connect { .. } => OpKind::Connect,
+            Request::Recv { .. } | Request::RecvMsg { .. } => OpKind::Recv,
+            Request::Send { .. } | Request::SendMsg { .. } => OpKind::Send,
+        }
+    }
+}
+
 /// An op in flight. Lives on the stack of the thread that waits for it; accessed by that thread
 /// before it leaves its worker and after it is resumed, in between by that worker alone.
 #[derive(Debug)]
 pub(crate) struct Op<W> {
     /// Who waits.
     pub(crate) waiter: W,
+    /// What is asked for, and since when: nanoseconds. For statistics.
+    pub(crate) begun: Cell<Option<(OpKind, u64)>>,
     /// The kernel's result: not negative, or a negated errno.
     pub(crate) result: Cell<i32>,
     /// The op's time-out, while it is armed.
@@ -56,6 +85,7 @@ impl<W> Op<W> {
     pub(crate) fn new(waiter: W) -> Op<W> {
         Op {
             waiter,
+            begun: Cell::new(None),
             result: Cell::new(0),
             timer: Cell::new(None),
             timed_out: Cell::new(false),

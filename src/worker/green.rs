@@ -523,7 +523,7 @@ impl Green {
 
     /// Its wait has ended. For its owner.
     pub(super) fn note_wake(&self, now: u64) {
-        self.account.queued(now);
+        self.account.woken(now);
         self.events.woken();
     }
 

@@ -53,7 +53,6 @@ mod tests;
 mod turn;
 mod wait;
 
-pub use account::SchedStat;
 pub(crate) use green::{Identity, current};
 pub use helper::blocking;
 pub(crate) use run::Worker;

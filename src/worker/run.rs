@@ -168,6 +168,12 @@ impl Worker {
         self.own.clock.now()
     }
 
+    /// The time, as [`Worker::now`], for accounts and histograms only.
+    #[inline]
+    pub(super) fn account_time(&self) -> u64 {
+        if cfg!(uthread_bare) { 0 } else { self.now() }
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         // SAFETY: the runtime outlives its workers.
         unsafe { &*self.runtime }
@@ -331,6 +337,8 @@ impl Worker {
         op: NonNull<Op<GreenRef>>,
         request: &Request,
     ) -> Result<(), Full> {
+        // SAFETY: the op is the caller's until it is submitted.
+        unsafe { op.as_ref() }.begun.set(Some((request.kind(), self.account_time())));
         // SAFETY: as promised to this function.
         self.with_driver(|driver| unsafe { driver.submit(op, request) })
     }
@@ -439,15 +447,17 @@ impl Worker {
         unsafe { current.install(&self.seat) };
         self.round_begins(current, began);
         for turn in 1.. {
-            self.counters.switches.add(1);
+            self.counters.switches.step();
             self.turn_begins(current, began);
             self.tape().begins(self.index, current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
-            let now = self.now();
-            self.own.accounts.turn_ended(current.group(), current.get().account(), began, now);
+            let now = if cfg!(uthread_bare) { began } else { self.now() };
+            let account = current.get().account();
+            let time = self.own.accounts.turn_ended(current.group(), account, began, now);
+            self.counters.slice_length.record(time);
             if current.get().is_hog() {
-                self.hog_left(current, &left, now.saturating_sub(began));
+                self.hog_left(current, &left, time);
             }
             let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
@@ -775,7 +785,7 @@ impl Worker {
                 if let Some(key) = op.timer.take() {
                     self.timers.with(|t| t.disarm(key));
                 }
-                self.wake_here(op.waiter);
+                self.complete(op);
             });
             self.expire(driver);
             let counts = driver.counts();
@@ -822,11 +832,23 @@ impl Worker {
         self.push_here(thread);
     }
 
-    /// A wait of a thread's has ended on this worker.
-    pub(super) fn note_wake(&self, thread: GreenRef) {
+    /// An op has completed: makes its thread runnable.
+    fn complete(&self, op: &Op<GreenRef>) {
+        let now = self.note_wake(op.waiter);
+        if let Some((kind, begun)) = op.begun.get() {
+            self.counters.op_latency(kind).record(now.saturating_sub(begun));
+        }
+        // Afterwards there may be no op any more.
+        self.push_here(op.waiter);
+    }
+
+    /// A wait of a thread's has ended on this worker; when.
+    pub(super) fn note_wake(&self, thread: GreenRef) -> u64 {
+        let now = self.account_time();
         self.counters.wakeups.add(1);
         self.own.accounts.woken(thread.group());
-        thread.get().note_wake(self.now());
+        thread.get().note_wake(now);
+        now
     }
 
     /// Judges what was stolen last, once it has run.

@@ -1,12 +1,11 @@
 //! Workers together: start, placement, end.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::account::SchedStat;
 use super::green::{Bell, GreenRef, Identity, current, find_occupant};
 use super::group::Member;
 use super::helper::{Helpers, NoHelper};
@@ -22,6 +21,7 @@ use crate::context::{overflow, tls};
 use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
 use crate::sched::GroupId;
+use crate::stats::{RuntimeCounters, SchedStat};
 use crate::time::now;
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
@@ -66,15 +66,7 @@ pub(crate) struct Runtime {
     closing: AtomicBool,
     /// Where the next thread from outside goes if no worker sleeps.
     next: AtomicUsize,
-    /// Spawns by threads outside of the runtime.
-    pub(crate) remote_spawns: AtomicU64,
-    /// Wake-ups by threads outside of the runtime.
-    pub(crate) remote_wakeups: AtomicU64,
-    /// Signals sent to workers by those who queue threads there.
-    pub(crate) wake_signals: AtomicU64,
-    /// Signals sent by the monitor.
-    pub(crate) monitor_signals: AtomicU64,
-    pub(crate) stalls: AtomicU64,
+    pub(crate) counters: RuntimeCounters,
     monitor: Monitor,
     reporter: Bell,
     helpers: Helpers,
@@ -129,11 +121,7 @@ impl Runtime {
                 live: AtomicUsize::new(0),
                 closing: AtomicBool::new(false),
                 next: AtomicUsize::new(0),
-                remote_spawns: AtomicU64::new(0),
-                remote_wakeups: AtomicU64::new(0),
-                wake_signals: AtomicU64::new(0),
-                monitor_signals: AtomicU64::new(0),
-                stalls: AtomicU64::new(0),
+                counters: RuntimeCounters::default(),
                 monitor,
                 reporter: Bell::default(),
                 helpers,
@@ -314,7 +302,7 @@ impl Runtime {
         let threshold = self.config.stall_threshold;
         let found = self.workers.iter().filter(|w| w.has_stalled(threshold)).count();
         if found > 0 {
-            self.stalls.fetch_add(found as u64, Ordering::Relaxed);
+            self.counters.stalls.add(found as u64);
             self.reporter.ring();
         }
     }
@@ -371,13 +359,13 @@ impl Runtime {
         let _pin = Pin::new();
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
-                thread.get().account().queued(worker.now());
+                thread.get().account().queued(worker.account_time());
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
             }
             None => {
                 thread.get().account().queued(now());
-                self.remote_spawns.fetch_add(1, Ordering::Relaxed);
+                self.counters.spawned.add(1);
                 self.inject(thread);
             }
         }

@@ -8,7 +8,6 @@ use std::cell::OnceCell;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::green::{GreenRef, Identity, Leave, current};
@@ -262,14 +261,14 @@ pub(crate) fn wake(thread: GreenRef) {
         } else {
             // On a helper, which has no queue.
             thread.get().note_wake(now());
-            runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
+            runtime.counters.wakeups.add(1);
             runtime.inject(thread);
         }
         return;
     }
     let runtime = runtime.hold();
     thread.get().note_wake(now());
-    runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
+    runtime.counters.wakeups.add(1);
     runtime.inject(thread);
 }
 
