@@ -455,7 +455,6 @@ impl Worker {
             let now = if cfg!(uthread_bare) { began } else { self.now() };
             let account = current.get().account();
             let time = self.own.accounts.turn_ended(current.group(), account, began, now);
-            self.counters.slice_length.record(time);
             if current.get().is_hog() {
                 self.hog_left(current, &left, time);
             }
@@ -480,6 +479,9 @@ impl Worker {
                     next
                 }
             };
+            // Only here: before the queue's locked instruction, which waits for all that is underway, it would cost
+            // twice as much.
+            self.counters.slice_length.record(time);
             match next {
                 Some(next) => current = next,
                 None => return,
