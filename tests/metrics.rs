@@ -151,7 +151,7 @@ fn metrics_are_the_fields_of_the_snapshot() {
     let (metric, value) = find("run_delay_seconds");
     assert_eq!(metric.kind, MetricKind::Histogram);
     assert_eq!(value, MetricValue::Histogram(&stats.run_delay));
-    let ops = stats.metrics().filter_map(|(metric, _)| metric.label).map(|(key, op)| (key, op));
+    let ops = stats.metrics().filter_map(|(metric, _)| metric.label);
     assert_eq!(
         ops.collect::<Vec<_>>(),
         [("op", "accept"), ("op", "connect"), ("op", "recv"), ("op", "send")]

@@ -147,8 +147,8 @@ metrics! {
         helpers = of.runtime.helpers().count() as u64,
         /// Stacks cut from slabs so far, in the whole process.
         stacks_mapped = of.pools.mapped as u64,
-        /// Stacks without an occupant that lie in the process's pools. (Up to 128 more may lie with
-        /// each worker that is not idle.)
+        /// Stacks without an occupant that lie in the process's pools. Up to 128 more may lie with each worker that is
+        /// not idle.
         stacks_pooled = of.pools.pooled as u64,
         /// Bytes of address space reserved for stacks in the whole process.
         stack_reserved_bytes = of.pools.reserved as u64,
