@@ -190,7 +190,11 @@ fn groups_are_listed_with_what_they_have_used_as_long_as_they_exist() {
     let before = of_group("listed");
     assert_eq!(of_group("listed").since(&before), SchedStat::default());
     drop(group);
-    assert!(!is_listed("listed"));
+    // Whoever lists groups at the same time has a handle for a moment.
+    let began = Instant::now();
+    while is_listed("listed") {
+        assert!(began.elapsed() < Duration::from_secs(20), "it stays");
+    }
 }
 
 #[test]
