@@ -779,6 +779,8 @@ impl Worker {
 
     /// Looks at timers and ring, and makes runnable who waited for them.
     fn poll(&self, wait: Wait) {
+        // Of all completions that are found at a time; of those that end the wait, too.
+        let mut now = None;
         self.with_driver(|driver| {
             driver.poll(wait, |op| {
                 // SAFETY: an op that is reported still stands on the stack of its waiter, which does
@@ -787,7 +789,7 @@ impl Worker {
                 if let Some(key) = op.timer.take() {
                     self.timers.with(|t| t.disarm(key));
                 }
-                self.complete(op);
+                self.complete(op, *now.get_or_insert_with(|| self.account_time()));
             });
             self.expire(driver);
             let counts = driver.counts();
@@ -829,14 +831,13 @@ impl Worker {
 
     /// Makes a thread runnable whose wait ended on this worker.
     fn wake_here(&self, thread: GreenRef) {
-        // One reading of the clock for all that are woken at a time would do, but they are rarely many.
-        self.note_wake(thread);
+        self.note_wake(thread, self.account_time());
         self.push_here(thread);
     }
 
     /// An op has completed: makes its thread runnable.
-    fn complete(&self, op: &Op<GreenRef>) {
-        let now = self.note_wake(op.waiter);
+    fn complete(&self, op: &Op<GreenRef>, now: u64) {
+        self.note_wake(op.waiter, now);
         if let Some((kind, begun)) = op.begun.get() {
             self.counters.op_latency(kind).record(now.saturating_sub(begun));
         }
@@ -844,13 +845,11 @@ impl Worker {
         self.push_here(op.waiter);
     }
 
-    /// A wait of a thread's has ended on this worker; when.
-    pub(super) fn note_wake(&self, thread: GreenRef) -> u64 {
-        let now = self.account_time();
+    /// A wait of a thread's has ended on this worker.
+    pub(super) fn note_wake(&self, thread: GreenRef, now: u64) {
         self.counters.wakeups.add(1);
         self.own.accounts.woken(thread.group());
         thread.get().note_wake(now);
-        now
     }
 
     /// Judges what was stolen last, once it has run.

@@ -252,7 +252,7 @@ pub(crate) fn wake(thread: GreenRef) {
     {
         let _pin = Pin::new();
         if let Some(here) = caller.get().worker() {
-            here.note_wake(thread);
+            here.note_wake(thread, here.account_time());
             if thread.may_move() {
                 here.push_local(thread);
             } else {
