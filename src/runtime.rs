@@ -8,10 +8,12 @@ use crate::context::{stack, tls};
 use crate::group::Group;
 use crate::preempt::{self, Stall, StallHook};
 use crate::roster;
-use crate::stats::Stats;
+#[cfg(feature = "prometheus")]
+use crate::stats::prometheus as text_of;
+use crate::stats::{SchedStat, Stats};
 use crate::thread::{self, JoinHandle};
 use crate::trace::{self, Trace};
-use crate::worker::{self, Config, SchedStat};
+use crate::worker::{self, Config};
 
 /// Configures a [`Runtime`].
 ///
@@ -332,6 +334,18 @@ impl Runtime {
         self.inner.group_stats(group.as_member())
     }
 
+    /// All groups of the process ([`Group::all`]), and what their threads have used so far in this runtime.
+    pub fn groups(&self) -> Vec<(Group, SchedStat)> {
+        groups_of(&self.inner)
+    }
+
+    /// All metrics of this runtime and its groups as text, in the format that Prometheus scrapes; as
+    /// [`prometheus`](fn@crate::prometheus).
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus(&self) -> String {
+        prometheus_of(&self.inner)
+    }
+
     /// Whether the green threads of this runtime own their thread-locals.
     ///
     /// # Errors
@@ -382,5 +396,37 @@ pub fn trace() -> Trace {
     match worker::current() {
         Some(thread) => Trace::of(thread.get().runtime()),
         None => started().map_or_else(Trace::empty, Runtime::trace),
+    }
+}
+
+fn groups_of(runtime: &worker::Runtime) -> Vec<(Group, SchedStat)> {
+    let all = Group::all().into_iter();
+    all.map(|group| (group.clone(), runtime.group_stats(group.as_member()))).collect()
+}
+
+#[cfg(feature = "prometheus")]
+fn prometheus_of(runtime: &worker::Runtime) -> String {
+    let groups = groups_of(runtime).into_iter().map(|(group, stat)| (group.name(), stat));
+    text_of(Stats::of(runtime), groups)
+}
+
+/// All metrics as text, in the format that Prometheus scrapes (version 0.0.4): of the calling green thread's runtime; on
+/// other threads, of the one that [`spawn`](crate::spawn) uses there. Empty if that was never started.
+///
+/// Names begin with `uthread_`, counters end in `_total`, times are in seconds. Histograms have a bucket per power of
+/// two of nanoseconds; [`Stats`] has finer ones. What groups have used has the label `group`, their name; groups of the
+/// same name are summed up. Needs the feature `prometheus`.
+///
+/// # Examples
+///
+/// ```
+/// let text = uthread::spawn(uthread::prometheus).join().unwrap();
+/// assert!(text.contains("uthread_spawned_total 1\n"));
+/// ```
+#[cfg(feature = "prometheus")]
+pub fn prometheus() -> String {
+    match worker::current() {
+        Some(thread) => prometheus_of(thread.get().runtime()),
+        None => started().map_or_else(String::new, Runtime::prometheus),
     }
 }

@@ -8,9 +8,10 @@
 //! $ curl --data-binary @file http://127.0.0.1:8080/echo
 //! ```
 //!
-//! It has two resources: `/` says hello and `/echo` sends back the body posted to it. The rest is
-//! what a server that faces strangers needs: limits on sizes and times, one reading of every
-//! message or none, and an end that loses nothing. A reader of the modules meets a request in this
+//! It has two resources, `/` says hello and `/echo` sends back the body posted to it; with
+//! `--features prometheus` also `/metrics`, the runtime's figures. The rest is what a server that
+//! faces strangers needs: limits on sizes and times, one reading of every message or none, and an
+//! end that loses nothing. A reader of the modules meets a request in this
 //! order:
 //!
 //! | module | concern |

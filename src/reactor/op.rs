@@ -30,7 +30,7 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// What recordings call it.
+    /// What recordings and statistics call it.
     pub(crate) fn operation(&self) -> Operation {
         match self {
             Request::Accept { .. } => Operation::Accept,
@@ -49,8 +49,10 @@ impl Request {
 pub(crate) struct Op<W> {
     /// Who waits.
     pub(crate) waiter: W,
-    /// What it is, for recordings.
+    /// What it is, for recordings and statistics.
     pub(crate) operation: Operation,
+    /// Since when it is under way, in nanoseconds, if it is. For statistics.
+    pub(crate) begun: Cell<Option<u64>>,
     /// The kernel's result: not negative, or a negated errno.
     pub(crate) result: Cell<i32>,
     /// The op's time-out, while it is armed.
@@ -74,6 +76,7 @@ impl<W> Op<W> {
         Op {
             waiter,
             operation,
+            begun: Cell::new(None),
             result: Cell::new(0),
             timer: Cell::new(None),
             timed_out: Cell::new(false),

@@ -23,10 +23,11 @@ pub use signal::dump_on_signal;
 pub use usage::{StackTotals, StackUsage};
 
 use crate::runtime::{self, Runtime};
+use crate::stats::SchedStat;
 use crate::thread::ThreadId;
 use crate::time::now;
 use crate::worker::census::{self, Entry};
-use crate::worker::{self, SchedStat, State};
+use crate::worker::{self, State};
 
 /// What a green thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,7 +14,6 @@ use std::mem::MaybeUninit;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::SchedStat;
 use super::green::Green;
 use super::reason::WaitReason;
 use super::run::Worker;
@@ -25,6 +24,7 @@ use crate::context::peek;
 use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
 use crate::sched::GroupId;
+use crate::stats::SchedStat;
 use crate::time::now;
 
 /// Control blocks that are copied at a time.

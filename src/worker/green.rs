@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::account::{Account, Events, SchedStat};
+use super::account::{Account, Events};
 use super::census::{Copied, Glance};
 use super::group::Member;
 use super::parker::Parker;
@@ -29,6 +29,7 @@ use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
 use crate::sched::{GroupId, Link};
+use crate::stats::SchedStat;
 use crate::trace::Reason;
 
 /// Who a thread is; shared by its handles.
@@ -562,7 +563,7 @@ impl Green {
 
     /// Its wait has ended. For its owner.
     pub(super) fn note_wake(&self, now: u64) {
-        self.account.queued(now);
+        self.account.woken(now);
         self.events.woken();
     }
 

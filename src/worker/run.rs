@@ -172,6 +172,12 @@ impl Worker {
         self.own.clock.now()
     }
 
+    /// The time, as [`Worker::now`], for accounts and histograms only.
+    #[inline]
+    pub(super) fn account_time(&self) -> u64 {
+        if cfg!(uthread_bare) { 0 } else { self.now() }
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         // SAFETY: the runtime outlives its workers.
         unsafe { &*self.runtime }
@@ -338,6 +344,8 @@ impl Worker {
         op: NonNull<Op<GreenRef>>,
         request: &Request,
     ) -> Result<(), Full> {
+        // SAFETY: the op is the caller's until it is submitted.
+        unsafe { op.as_ref() }.begun.set(Some(self.account_time()));
         // SAFETY: as promised to this function.
         self.with_driver(|driver| unsafe { driver.submit(op, request) })
     }
@@ -447,15 +455,16 @@ impl Worker {
         self.trace.enters(began, current.number());
         self.round_begins(current, began);
         for turn in 1.. {
-            self.counters.switches.add(1);
+            self.counters.switches.step();
             self.turn_begins(current, began);
             self.tape().begins(self.index, current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
-            let now = self.now();
-            self.own.accounts.turn_ended(current.group(), current.get().account(), began, now);
+            let now = if cfg!(uthread_bare) { began } else { self.now() };
+            let account = current.get().account();
+            let time = self.own.accounts.turn_ended(current.group(), account, began, now);
             if current.get().is_hog() {
-                self.hog_left(current, &left, now.saturating_sub(began));
+                self.hog_left(current, &left, time);
             }
             let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
@@ -478,6 +487,9 @@ impl Worker {
                     next
                 }
             };
+            // Only here: before the queue's locked instruction, which waits for all that is underway, it would cost
+            // twice as much.
+            self.counters.slice_length.record(time);
             match next {
                 Some(next) => current = next,
                 None => return,
@@ -794,6 +806,8 @@ impl Worker {
 
     /// Looks at timers and ring, and makes runnable who waited for them.
     fn poll(&self, wait: Wait) {
+        // Of all completions that are found at a time; of those that end the wait, too.
+        let mut now = None;
         self.with_driver(|driver| {
             driver.poll(wait, |op| {
                 // SAFETY: an op that is reported still stands on the stack of its waiter, which does
@@ -802,7 +816,7 @@ impl Worker {
                 if let Some(key) = op.timer.take() {
                     self.timers.with(|t| t.disarm(key));
                 }
-                self.wake_here(op.waiter, WokenBy::Completion(op.operation));
+                self.complete(op, *now.get_or_insert_with(|| self.account_time()));
             });
             self.expire(driver);
             let counts = driver.counts();
@@ -844,16 +858,24 @@ impl Worker {
 
     /// Makes a thread runnable whose wait ended on this worker.
     fn wake_here(&self, thread: GreenRef, by: WokenBy) {
-        // One reading of the clock for all that are woken at a time would do, but they are rarely many.
-        self.note_wake(thread, by);
+        self.note_wake(thread, self.account_time(), by);
         self.push_here(thread);
     }
 
+    /// An op has completed: makes its thread runnable.
+    fn complete(&self, op: &Op<GreenRef>, now: u64) {
+        self.note_wake(op.waiter, now, WokenBy::Completion(op.operation));
+        if let Some(begun) = op.begun.get() {
+            self.counters.op_latency(op.operation).record(now.saturating_sub(begun));
+        }
+        // Afterwards there may be no op any more.
+        self.push_here(op.waiter);
+    }
+
     /// A wait of a thread's has ended on this worker.
-    pub(super) fn note_wake(&self, thread: GreenRef, by: WokenBy) {
+    pub(super) fn note_wake(&self, thread: GreenRef, now: u64, by: WokenBy) {
         self.counters.wakeups.add(1);
         self.own.accounts.woken(thread.group());
-        let now = self.now();
         thread.get().note_wake(now);
         self.trace.wakes(now, thread.number(), by);
     }

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::account::SchedStat;
 use super::green::{Bell, GreenRef, Identity, current, find_occupant};
 use super::group::Member;
 use super::helper::{Helpers, NoHelper};
@@ -24,6 +23,7 @@ use crate::context::{overflow, tls};
 use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
 use crate::sched::GroupId;
+use crate::stats::{RuntimeCounters, SchedStat};
 use crate::time::now;
 use crate::trace::Shared;
 
@@ -71,17 +71,7 @@ pub(crate) struct Runtime {
     closing: AtomicBool,
     /// Where the next thread from outside goes if no worker sleeps.
     next: AtomicUsize,
-    /// Spawns by threads outside of the runtime.
-    pub(crate) remote_spawns: AtomicU64,
-    /// Wake-ups by threads outside of the runtime.
-    pub(crate) remote_wakeups: AtomicU64,
-    /// Signals sent to workers by those who queue threads there.
-    pub(crate) wake_signals: AtomicU64,
-    /// Signals sent by the monitor.
-    pub(crate) monitor_signals: AtomicU64,
-    pub(crate) stalls: AtomicU64,
-    /// Threads that the monitor gave to helpers.
-    pub(crate) reliefs: AtomicU64,
+    pub(crate) counters: RuntimeCounters,
     monitor: Monitor,
     reporter: Bell,
     helpers: Helpers,
@@ -139,12 +129,7 @@ impl Runtime {
                 live: AtomicUsize::new(0),
                 closing: AtomicBool::new(false),
                 next: AtomicUsize::new(0),
-                remote_spawns: AtomicU64::new(0),
-                remote_wakeups: AtomicU64::new(0),
-                wake_signals: AtomicU64::new(0),
-                monitor_signals: AtomicU64::new(0),
-                stalls: AtomicU64::new(0),
-                reliefs: AtomicU64::new(0),
+                counters: RuntimeCounters::default(),
                 monitor,
                 reporter: Bell::default(),
                 helpers,
@@ -341,7 +326,7 @@ impl Runtime {
         let threshold = self.config.stall_threshold;
         let found = self.workers.iter().filter(|w| w.has_stalled(threshold)).count();
         if found > 0 {
-            self.stalls.fetch_add(found as u64, Ordering::Relaxed);
+            self.counters.stalls.add(found as u64);
             self.reporter.ring();
         }
     }
@@ -399,7 +384,7 @@ impl Runtime {
         let _pin = Pin::new();
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
-                let now = worker.now();
+                let now = worker.account_time();
                 thread.get().set_born(now);
                 worker.trace.spawns(now, thread.number(), thread.get().identity().name.as_deref());
                 worker.counters.spawned.add(1);
@@ -411,7 +396,7 @@ impl Runtime {
                 let (name, parent) = (&thread.get().identity().name, current());
                 let parent = parent.map(GreenRef::number);
                 self.trace.spawns(now, parent, thread.number(), name.as_deref());
-                self.remote_spawns.fetch_add(1, Ordering::Relaxed);
+                self.counters.spawned.add(1);
                 self.inject(thread);
             }
         }

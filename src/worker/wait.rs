@@ -8,7 +8,6 @@ use std::cell::OnceCell;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::green::{GreenRef, Identity, Leave, current};
@@ -262,7 +261,7 @@ pub(crate) fn wake(thread: GreenRef) {
     {
         let _pin = Pin::new();
         if let Some(here) = caller.get().worker() {
-            here.note_wake(thread, WokenBy::Thread);
+            here.note_wake(thread, here.account_time(), WokenBy::Thread);
             if thread.may_move() {
                 here.push_local(thread);
             } else {
@@ -285,7 +284,7 @@ fn note_remote_wake(runtime: &Runtime, waker: Option<GreenRef>, thread: GreenRef
     let now = now();
     thread.get().note_wake(now);
     runtime.trace().wakes(now, waker.map(GreenRef::number), thread.number());
-    runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
+    runtime.counters.wakeups.add(1);
 }
 
 /// Runs the destructors of the calling green thread's thread-locals. To be called once it has nothing
