@@ -9,7 +9,7 @@ use crate::runtime;
 use crate::sched::{Cap, GroupId, Policy};
 use crate::stats::SchedStat;
 use crate::worker;
-use crate::worker::group::Member;
+use crate::worker::group::{Member, name_of};
 
 /// A group of green threads with a share of the CPU.
 ///
@@ -133,7 +133,7 @@ impl Group {
 
     /// The name it was given; `default` for the default group.
     pub fn name(&self) -> String {
-        if self.0.id() == GroupId::DEFAULT { "default".to_owned() } else { self.0.name().clone() }
+        name_of(self.0.id())
     }
 
     /// Its weight.

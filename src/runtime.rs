@@ -277,6 +277,7 @@ impl Runtime {
     ///
     /// Panics if the thread cannot be created; [`Builder::spawn_in`](crate::Builder::spawn_in) returns
     /// the error.
+    #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -294,6 +295,7 @@ impl Runtime {
     /// # Blocking
     ///
     /// Blocks the calling OS thread, or parks the calling green thread.
+    #[track_caller]
     pub fn run<F, T>(&self, f: F) -> T
     where
         F: FnOnce() -> T + Send,
