@@ -5,8 +5,10 @@
 //! and memory in processes of their own (`memory`). Beside each figure stands what the machine charges
 //! for the part that no runtime can avoid (`floors`), so that a reader sees how much is ours.
 
+mod crowd;
 mod floors;
 mod goals;
+mod limits;
 mod machine;
 mod measure;
 mod memory;
