@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limits::{Room, map_lines};
 use crate::measure::Timed;
@@ -73,10 +73,12 @@ impl<T: Threads> Crowd<T> {
         Ok(timed)
     }
 
-    /// Sees all members off.
-    pub(crate) fn disperse(&mut self) {
+    /// Sees all members off; the time that took.
+    pub(crate) fn disperse(&mut self) -> Duration {
+        let start = Instant::now();
         self.give(Order::Leave);
         self.members.drain(..).for_each(T::join);
+        start.elapsed()
     }
 
     /// Wakes all members, who park again at once; at least so many wake-ups.

@@ -86,8 +86,7 @@ impl Room {
         let left = |(name, total): (_, usize)| (name, total.saturating_sub(running));
         let cgroup = PROCESSES.left().map(|left| ("the cgroup's pids.max", left));
         for (name, left) in totals.into_iter().flatten().map(left).chain(cgroup) {
-            let reason =
-                format!("{name} leaves {}, half of them for others", grouped(left as f64));
+            let reason = format!("{name} leaves {}, half of them for others", grouped(left as f64));
             self.narrow(left / 2, reason);
         }
     }

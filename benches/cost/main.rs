@@ -5,6 +5,7 @@
 //! and memory in processes of their own (`memory`). Beside each figure stands what the machine charges
 //! for the part that no runtime can avoid (`floors`), so that a reader sees how much is ours.
 
+mod case;
 mod crowd;
 mod floors;
 mod goals;
@@ -12,7 +13,9 @@ mod limits;
 mod machine;
 mod measure;
 mod memory;
+mod pace;
 mod report;
+mod sweep;
 mod threads;
 mod time;
 mod workloads;
@@ -27,9 +30,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::case::Task;
 use crate::machine::Machine;
 use crate::measure::Plan;
-use crate::memory::Case;
 use crate::report::Report;
 
 /// Measures what green threads cost, beside std's threads and beside the physical floor.
@@ -49,9 +52,9 @@ struct Args {
     /// Print which goals are met, and fail if one is missed
     #[arg(long)]
     check: bool,
-    /// Print the memory of one case as JSON: the benchmark calls itself with this
-    #[arg(long, hide = true, value_parser = |json: &str| serde_json::from_str::<Case>(json))]
-    parked: Option<Case>,
+    /// Measure one thing and print it as JSON: the benchmark calls itself with this
+    #[arg(long, hide = true, value_parser = |json: &str| serde_json::from_str::<Task>(json))]
+    task: Option<Task>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,9 +76,8 @@ impl Args {
 
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
-    if let Some(case) = args.parked {
-        serde_json::to_writer(io::stdout(), &case.measure_here()?)?;
-        return Ok(ExitCode::SUCCESS);
+    if let Some(task) = args.task {
+        return task.perform().map(|()| ExitCode::SUCCESS);
     }
     let report = measure(&args)?;
     print!("{report}");
@@ -96,8 +98,12 @@ fn measure(args: &Args) -> io::Result<Report> {
     let mut report = Report::new(Machine::describe()?, plan);
     report.floors = time::floors(&plan, wanted).map(|rows| report.note_failures(rows))?;
     report.time = report.note_failures(time::comparisons(&plan, wanted));
-    let cases = memory::cases(args.quick).into_iter().filter(|case| wanted(&case.name()));
-    report.memory = report.note_failures(memory::in_turns(cases.collect(), &plan));
+    if wanted(sweep::NAME) {
+        report.sweep = report.note_failures(sweep::in_turns(&plan, args.quick));
+    }
+    let cases = memory::cases(args.quick).into_iter().filter(|case| wanted(&memory::name(case)));
+    let cases = memory::united(cases.collect(), sweep::memory_cases(&report.sweep));
+    report.memory = report.note_failures(memory::in_turns(cases, &plan));
     report.goals = goals::goals(&report);
     Ok(report)
 }

@@ -22,7 +22,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    fn nanoseconds_each(&self) -> f64 {
+    pub(crate) fn nanoseconds_each(&self) -> f64 {
         self.elapsed.as_nanos() as f64 / self.operations as f64
     }
 }
@@ -142,6 +142,11 @@ impl<'a> Meter<'a> {
     }
 }
 
+/// Measures it once, for about that long, in nanoseconds per operation.
+pub(crate) fn once(stretch: Stretch, target: Duration) -> f64 {
+    Meter::calibrated(stretch, target).sample()
+}
+
 /// The values of all rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Samples {
@@ -165,12 +170,18 @@ impl From<Vec<f64>> for Samples {
     }
 }
 
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Samples {
+        Samples::from(values.into_iter().collect::<Vec<_>>())
+    }
+}
+
 impl Samples {
     /// The sum of the parts, round by round.
     fn weighted_sum(times: &[f64], parts: &[Samples]) -> Samples {
         let round = |i: usize| -> f64 {
             times.iter().zip(parts).map(|(times, part)| times * part.values[i]).sum()
         };
-        Samples::from((0..parts[0].values.len()).map(round).collect::<Vec<_>>())
+        (0..parts[0].values.len()).map(round).collect()
     }
 }

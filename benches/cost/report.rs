@@ -9,11 +9,13 @@ use serde::Serialize;
 use crate::goals::Goal;
 use crate::machine::Machine;
 use crate::measure::{Plan, Samples};
-use crate::{memory, time};
+use crate::{memory, sweep, time};
 
 /// All that a run found out.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// That of the crate.
+    version: &'static str,
     pub(crate) machine: Machine,
     pub(crate) plan: Plan,
     /// Nanoseconds.
@@ -22,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) time: Vec<time::Row>,
     /// Bytes per thread.
     pub(crate) memory: Vec<memory::Row>,
+    /// Nanoseconds.
+    pub(crate) sweep: Vec<sweep::Point>,
     pub(crate) goals: Vec<Goal>,
     pub(crate) unmeasured: Vec<Unmeasured>,
 }
@@ -41,9 +45,17 @@ pub(crate) struct Unmeasured {
 
 impl Report {
     pub(crate) fn new(machine: Machine, plan: Plan) -> Report {
-        let (floors, time, memory) = (Vec::new(), Vec::new(), Vec::new());
-        let (goals, unmeasured) = (Vec::new(), Vec::new());
-        Report { machine, plan, floors, time, memory, goals, unmeasured }
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            machine,
+            plan,
+            floors: Vec::new(),
+            time: Vec::new(),
+            memory: Vec::new(),
+            sweep: Vec::new(),
+            goals: Vec::new(),
+            unmeasured: Vec::new(),
+        }
     }
 
     /// Keeps the rows that were measured, and remembers why others were not.
@@ -115,6 +127,25 @@ impl Report {
         table
     }
 
+    fn sweep_table(&self) -> Table {
+        let columns = [
+            "by number of threads",
+            "threads",
+            "first life [ns]",
+            "life [ns]",
+            "switch [ns]",
+            "wake-up [ns]",
+        ];
+        let mut table = table(&columns);
+        for point in &self.sweep {
+            let mut cells = vec![point.kind.name(), grouped(point.threads as f64)];
+            let samples = [&point.first_life, &point.life, &point.switch, &point.wake];
+            cells.extend(samples.map(|samples| spread(samples, figure)));
+            table.add_row(cells);
+        }
+        table
+    }
+
     /// What has to be said of single rows.
     fn remarks(&self) -> impl Iterator<Item = String> {
         let time = self.time.iter().flat_map(|row| {
@@ -124,9 +155,13 @@ impl Report {
             .memory
             .iter()
             .filter_map(|row| row.limit.as_ref().map(|limit| format!("{}: {limit}", row.name)));
+        let ends = self.sweep.iter().filter_map(|point| {
+            let limit = point.limit.as_ref()?;
+            Some(format!("{}, {}: {limit}", sweep::NAME, point.kind.name()))
+        });
         let unmeasured =
             self.unmeasured.iter().map(|row| format!("{}: not measured: {}", row.name, row.reason));
-        time.chain(limits).chain(unmeasured)
+        time.chain(limits).chain(ends).chain(unmeasured)
     }
 }
 
@@ -155,6 +190,7 @@ impl fmt::Display for Report {
             (self.floors.len(), self.floor_table()),
             (self.time.len(), self.time_table()),
             (self.memory.len(), self.memory_table()),
+            (self.sweep.len(), self.sweep_table()),
         ];
         for (_, table) in tables.iter().filter(|(rows, _)| *rows > 0) {
             writeln!(f, "\n{table}")?;

@@ -258,7 +258,8 @@ fn apart<T: Threads>(host_here: &T, host_there: &T, there: usize) -> impl Fn(Pla
 fn spawns(plan: &Plan, batch: usize) -> io::Result<Comparison> {
     let _pin = Pin::to_first()?;
     let green = Green::new(1)?;
-    let floor = floors::coroutine_life::<0>(batch).map(|stretch| vec![Part { times: 1.0, stretch }]);
+    let floor =
+        floors::coroutine_life::<0>(batch).map(|stretch| vec![Part { times: 1.0, stretch }]);
     Ok(plan.compare(spawning_on(&green, batch), spawning_on(&Os, batch), floor))
 }
 

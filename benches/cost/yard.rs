@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::{Case, Kind};
 use crate::crowd::{Crowd, resident};
 use crate::floors::{self, Spinner};
 use crate::limits::{Room, map_lines};
 use crate::machine::kib;
-use crate::threads::Threads;
+use crate::threads::{Green, Os, Threads};
 
 /// What was measured; bytes are per thread.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +83,16 @@ impl Memory {
     }
 }
 
-pub(crate) fn suspend_coroutines(count: usize) -> io::Result<Parked> {
+/// Measures it in this process, which should have done nothing yet.
+pub(crate) fn measure(case: &Case) -> io::Result<Parked> {
+    match case.kind {
+        Kind::Coroutine => suspend_coroutines(case.threads),
+        Kind::Std => park_threads(&Os, case.threads),
+        Kind::Uthread { stack } => park_threads(&Green::with_stacks(stack)?, case.threads),
+    }
+}
+
+fn suspend_coroutines(count: usize) -> io::Result<Parked> {
     let mut spinners = resident(count);
     let stacks = floors::slots(count)?;
     let before = Memory::at_rest()?;
@@ -93,7 +103,7 @@ pub(crate) fn suspend_coroutines(count: usize) -> io::Result<Parked> {
 /// From the last arrival, which comes just before parking, until all are parked for sure.
 const SETTLE: Duration = Duration::from_millis(100);
 
-pub(crate) fn park_threads<T: Threads>(host: &T, count: usize) -> io::Result<Parked> {
+fn park_threads<T: Threads>(host: &T, count: usize) -> io::Result<Parked> {
     host.run(|| {
         let mut crowd = Crowd::<T>::new(count + 1);
         // What only the first thread brings about is not the price of the next ones. It stays, so that
