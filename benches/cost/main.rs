@@ -14,6 +14,8 @@ mod machine;
 mod measure;
 mod memory;
 mod pace;
+mod page;
+mod plot;
 mod report;
 mod sweep;
 mod threads;
@@ -46,6 +48,9 @@ struct Args {
     /// Also write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write report, plots and figures of a sweep into this folder (target/report unless told otherwise)
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
     /// Measure in less time: shorter stretches, fewer threads
     #[arg(long)]
     quick: bool,
@@ -83,6 +88,11 @@ fn main() -> io::Result<ExitCode> {
     print!("{report}");
     if let Some(path) = &args.json {
         serde_json::to_writer_pretty(File::create(path)?, &report)?;
+    }
+    if !report.sweep.is_empty() {
+        let folder = args.report.unwrap_or_else(page::folder);
+        page::write(&report, &folder)?;
+        println!("report  {}", folder.join(page::NAME).display());
     }
     if args.check {
         println!();

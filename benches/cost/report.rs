@@ -146,8 +146,45 @@ impl Report {
         table
     }
 
+    /// Where the figures come from.
+    pub(crate) fn origin(&self) -> String {
+        let Machine {
+            date,
+            cpu,
+            cores,
+            memory_mib,
+            kernel,
+            glibc,
+            rustc,
+            load_average,
+            max_map_count,
+        } = &self.machine;
+        let (version, memory) = (self.version, grouped(*memory_mib));
+        let Plan { rounds, stretch } = self.plan;
+        [
+            format!("date    {date}, load average {load_average}, uthread {version}"),
+            format!("cpu     {cpu}, {cores} cores, {memory} MiB"),
+            format!("system  Linux {kernel}, glibc {glibc}, {rustc}, vm.max_map_count {max_map_count}"),
+            format!("rounds  {rounds} of {stretch:?}; figures are medians (min–max), ratios are of medians"),
+        ]
+        .map(|line| line + "\n")
+        .concat()
+    }
+
+    /// Those that have rows, each with an empty line after it.
+    pub(crate) fn tables(&self) -> String {
+        let tables = [
+            (self.floors.len(), self.floor_table()),
+            (self.time.len(), self.time_table()),
+            (self.memory.len(), self.memory_table()),
+            (self.sweep.len(), self.sweep_table()),
+        ];
+        let filled = tables.iter().filter(|(rows, _)| *rows > 0);
+        filled.map(|(_, table)| format!("{table}\n\n")).collect()
+    }
+
     /// What has to be said of single rows.
-    fn remarks(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
         let time = self.time.iter().flat_map(|row| {
             row.comparison.remarks.iter().map(|remark| format!("{}: {remark}", row.name))
         });
@@ -167,35 +204,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine {
-            date,
-            cpu,
-            cores,
-            memory_mib,
-            kernel,
-            glibc,
-            rustc,
-            load_average,
-            max_map_count,
-        } = &self.machine;
-        writeln!(f, "date    {date}, load average {load_average}")?;
-        writeln!(f, "cpu     {cpu}, {cores} cores, {} MiB", grouped(*memory_mib))?;
-        writeln!(
-            f,
-            "system  Linux {kernel}, glibc {glibc}, {rustc}, vm.max_map_count {max_map_count}"
-        )?;
-        let Plan { rounds, stretch } = self.plan;
-        writeln!(f, "\nmedian (min–max) of {rounds} rounds of {stretch:?}; ratios are of medians")?;
-        let tables = [
-            (self.floors.len(), self.floor_table()),
-            (self.time.len(), self.time_table()),
-            (self.memory.len(), self.memory_table()),
-            (self.sweep.len(), self.sweep_table()),
-        ];
-        for (_, table) in tables.iter().filter(|(rows, _)| *rows > 0) {
-            writeln!(f, "\n{table}")?;
-        }
-        writeln!(f)?;
+        writeln!(f, "{}\n{}", self.origin(), self.tables())?;
         self.remarks().try_for_each(|remark| writeln!(f, "{remark}"))
     }
 }
