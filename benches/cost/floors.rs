@@ -110,7 +110,8 @@ pub(crate) fn coroutine_life<const SUSPENSIONS: usize>(
     let mut pool: Vec<Slot> = slots(batch)?.collect();
     let mut coroutines = Vec::with_capacity(batch);
     let body = |yielder: &Yielder<(), ()>, ()| {
-        black_box((0..SUSPENSIONS).for_each(|_| yielder.suspend(())))
+        (0..SUSPENSIONS).for_each(|_| yielder.suspend(()));
+        black_box(())
     };
     Ok(Box::new(move |operations| {
         let batches = operations.div_ceil(batch);

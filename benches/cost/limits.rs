@@ -75,7 +75,7 @@ impl Room {
     /// OS threads are to take at most half of the ids and the processes that are left.
     pub(crate) fn narrow_to_processes(&mut self) {
         let running = running_threads().unwrap_or(0);
-        let system = |name| Some((name, number(&format!("/proc/sys/kernel/{name}"))?));
+        let system = |name| Some((name, number(format!("/proc/sys/kernel/{name}"))?));
         let user = getrlimit(Resource::RLIMIT_NPROC).map(|(soft, _)| soft as usize);
         let totals = [
             system("pid_max"),

@@ -3,7 +3,10 @@
 //! `cargo bench --bench cost` prints the tables of a run; `-- --help` tells the options. Both kinds of
 //! threads run the same workloads (`workloads`), in turns (`measure`), times in this process (`time`)
 //! and memory in processes of their own (`memory`). Beside each figure stands what the machine charges
-//! for the part that no runtime can avoid (`floors`), so that a reader sees how much is ours.
+//! for the part that no runtime can avoid (`floors`), so that a reader sees how much is ours. What
+//! grows with the number of threads is measured from ten to a million of them (`sweep`), and written
+//! with all the rest into a folder, as plots, JSON and a page that shows them (`page`). Names of rows
+//! choose what is measured; `-- sweep` makes the plots without the other rows.
 
 mod case;
 mod crowd;

@@ -65,7 +65,7 @@ impl Point {
     }
 }
 
-/// A side, and how far it may go.
+/// A side at one number of threads, yet to be measured.
 struct Side {
     kind: Kind,
     room: Room,
@@ -78,17 +78,14 @@ impl Side {
         room.narrow_to_memory(kind.bound())?;
         if kind == Kind::Std {
             room.narrow_to_processes();
-            before.into_iter().for_each(|point| {
+            if let Some(point) = before {
                 room.narrow_to_time(point.first_life.median, PATIENCE);
-            });
-        }
-        match room {
-            Room { threads, limit: Some(limit), .. }
-                if threads <= before.map_or(0, |point| point.threads) =>
-            {
-                Err(io::Error::other(limit))
             }
-            room => Ok(Side { kind, room }),
+        }
+        let reached = before.map_or(0, |point| point.threads);
+        match &room.limit {
+            Some(limit) if room.threads <= reached => Err(io::Error::other(limit.clone())),
+            _ => Ok(Side { kind, room }),
         }
     }
 
@@ -102,29 +99,25 @@ pub(crate) fn in_turns(plan: &Plan, quick: bool) -> Vec<Outcome<Point>> {
     let mut outcomes: Vec<Outcome<Point>> = Vec::new();
     let mut kinds = KINDS.to_vec();
     for count in counts(quick) {
-        let (mut sides, mut names) = (Vec::new(), Vec::new());
+        let name = |kind| format!("{NAME}, {}", Case { kind, threads: count }.name());
+        let mut sides = Vec::new();
         for kind in kinds.drain(..) {
-            let points = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
-            let before = points.filter(|point| point.kind == kind).next_back();
-            let name = format!("{NAME}, {}", Case { kind, threads: count }.name());
-            match Side::at(kind, count, before) {
-                Ok(side) => {
-                    sides.push(side);
-                    names.push(name);
-                }
-                Err(error) => outcomes.push(Outcome { name, result: Err(error) }),
+            let mut points = outcomes.iter().rev().flat_map(|outcome| &outcome.result);
+            match Side::at(kind, count, points.find(|point| point.kind == kind)) {
+                Ok(side) => sides.push(side),
+                Err(error) => outcomes.push(Outcome { name: name(kind), result: Err(error) }),
             }
         }
         let tasks: Vec<_> = sides.iter().map(|side| side.task(plan)).collect();
         let results = delegate_in_turns::<Pace>(&tasks, plan.rounds.min(MOST_ROUNDS));
-        for ((side, name), result) in sides.into_iter().zip(names).zip(results) {
+        for (side, result) in sides.into_iter().zip(results) {
             let kind = side.kind;
             let result = result.map(|rounds| Point::new(side, &rounds));
-            // It has come as far as it can if there was a limit.
+            // Where there was a limit it has come as far as it can.
             if result.as_ref().is_ok_and(|point| point.limit.is_none()) {
                 kinds.push(kind);
             }
-            outcomes.push(Outcome { name, result });
+            outcomes.push(Outcome { name: name(kind), result });
         }
     }
     outcomes
