@@ -119,6 +119,8 @@ impl Comparison {
 struct Meter<'a> {
     stretch: Stretch<'a>,
     operations: usize,
+    /// The last one that calibrated it.
+    last: Timed,
 }
 
 impl<'a> Meter<'a> {
@@ -132,7 +134,7 @@ impl<'a> Meter<'a> {
             let growth = missing.min(10.0);
             operations = (timed.operations as f64 * growth).ceil() as usize;
             if missing < 2.0 {
-                return Meter { stretch, operations };
+                return Meter { stretch, operations, last: timed };
             }
         }
     }
@@ -142,9 +144,11 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Measures it once, for about that long, in nanoseconds per operation.
+/// Measures it once, for about that long, in nanoseconds per operation. Stretches that cannot be that
+/// short need no other one after their calibration.
 pub(crate) fn once(stretch: Stretch, target: Duration) -> f64 {
-    Meter::calibrated(stretch, target).sample()
+    let mut meter = Meter::calibrated(stretch, target);
+    if meter.last.elapsed < target { meter.sample() } else { meter.last.nanoseconds_each() }
 }
 
 /// The values of all rounds.

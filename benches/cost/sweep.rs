@@ -29,11 +29,11 @@ const KINDS: [Kind; 3] = [Kind::Coroutine, Kind::Std, Kind::DEFAULT];
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Rounds beyond this are not worth their time: a crowd of a million is created thrice in each.
-const MOST_ROUNDS: usize = 5;
+const MOST_ROUNDS: usize = 3;
 
 /// The numbers of threads: fewer if it is to be `quick`.
 fn counts(quick: bool) -> impl Iterator<Item = usize> {
-    let most = if quick { 4 } else { 6 };
+    let most = if quick { 3 } else { 6 };
     (1..=most).map(|digits| 10_usize.pow(digits))
 }
 
