@@ -25,7 +25,6 @@ pub(crate) fn map_lines() -> io::Result<usize> {
 
 /// How many threads there is room for, and why not more.
 pub(crate) struct Room {
-    wanted: usize,
     pub(crate) threads: usize,
     pub(crate) limit: Option<String>,
 }
@@ -35,13 +34,13 @@ impl Room {
     const SPARE_MAPPINGS: usize = 256;
 
     pub(crate) fn of(threads: usize) -> Room {
-        Room { wanted: threads, threads, limit: None }
+        Room { threads, limit: None }
     }
 
     pub(crate) fn narrow(&mut self, threads: usize, reason: impl Display) {
         if threads < self.threads {
-            let (wanted, got) = (grouped(self.wanted as f64), grouped(threads as f64));
-            self.limit = Some(format!("{got} threads instead of {wanted}: {reason}"));
+            let most = grouped(threads as f64);
+            self.limit = Some(format!("no more than {most} threads: {reason}"));
             self.threads = threads;
         }
     }

@@ -60,7 +60,7 @@ impl Point {
             life: samples(|pace| pace.life),
             switch: samples(|pace| pace.switch),
             wake: samples(|pace| pace.wake),
-            limit: side.room.limit.or_else(|| rounds.iter().find_map(|pace| pace.limit.clone())),
+            limit: rounds.iter().find_map(|pace| pace.limit.clone()).or(side.room.limit),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Side {
     }
 }
 
-/// Measures the sides in turns, from few threads to many.
+/// Measures the sides in turns, from few threads to many; the points are sorted by sides.
 pub(crate) fn in_turns(plan: &Plan, quick: bool) -> Vec<Outcome<Point>> {
     let mut outcomes: Vec<Outcome<Point>> = Vec::new();
     let mut kinds = KINDS.to_vec();
@@ -120,6 +120,7 @@ pub(crate) fn in_turns(plan: &Plan, quick: bool) -> Vec<Outcome<Point>> {
             outcomes.push(Outcome { name: name(kind), result });
         }
     }
+    outcomes.sort_by_key(|outcome| outcome.result.as_ref().ok().map(|point| point.kind));
     outcomes
 }
 
