@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::floors::{self, page_size};
 use crate::machine::kib;
+use crate::measure::Plan;
 use crate::report::grouped;
 use crate::{pace, sweep, yard};
 
@@ -121,13 +122,16 @@ impl Task {
     }
 }
 
-/// Has new processes do the tasks in turns, for so many rounds.
+/// Rounds beyond this tell little: bytes vary by a thousandth, and a million threads take long.
+pub(crate) const MOST_ROUNDS: usize = 3;
+
+/// Has new processes do the tasks in turns, for the plan's rounds, but not too many.
 pub(crate) fn delegate_in_turns<R: DeserializeOwned>(
     tasks: &[Task],
-    rounds: usize,
+    plan: &Plan,
 ) -> Vec<io::Result<Vec<R>>> {
     let mut results: Vec<io::Result<Vec<R>>> = tasks.iter().map(|_| Ok(Vec::new())).collect();
-    for _ in 0..rounds {
+    for _ in 0..plan.rounds.min(MOST_ROUNDS) {
         for (task, result) in tasks.iter().zip(&mut results) {
             // What failed once is not tried again.
             let Ok(outcomes) = result else { continue };

@@ -43,7 +43,7 @@ use crate::report::Report;
 /// Measures what green threads cost, beside std's threads and beside the physical floor.
 #[derive(Parser)]
 struct Args {
-    /// Measure only rows whose name contains one of these
+    /// Measure only rows whose name contains one of these; "sweep" is all that goes by number of threads
     filters: Vec<String>,
     /// Rounds; the figures are medians over them (7 unless told otherwise, or 3 if quick)
     #[arg(long)]

@@ -41,13 +41,10 @@ pub(crate) fn name(case: &Case) -> String {
     Task::Memory(*case).name()
 }
 
-/// Rounds beyond this tell nothing new: bytes vary by a thousandth, and a million threads take long.
-const MOST_ROUNDS: usize = 3;
-
 /// Measures the cases in turns.
 pub(crate) fn in_turns(cases: Vec<Case>, plan: &Plan) -> Vec<Outcome<Row>> {
     let tasks: Vec<_> = cases.iter().copied().map(Task::Memory).collect();
-    let results = delegate_in_turns::<Parked>(&tasks, plan.rounds.min(MOST_ROUNDS));
+    let results = delegate_in_turns::<Parked>(&tasks, plan);
     let outcome = |(case, result): (&Case, io::Result<_>)| Outcome {
         name: name(case),
         result: result.map(|rounds| Row::new(case, rounds)),

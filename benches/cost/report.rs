@@ -6,6 +6,7 @@ use std::io;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::case::MOST_ROUNDS;
 use crate::goals::Goal;
 use crate::machine::Machine;
 use crate::measure::{Plan, Samples};
@@ -161,11 +162,12 @@ impl Report {
         } = &self.machine;
         let (version, memory) = (self.version, grouped(*memory_mib));
         let Plan { rounds, stretch } = self.plan;
+        let few = rounds.min(MOST_ROUNDS);
         [
             format!("date    {date}, load average {load_average}, uthread {version}"),
             format!("cpu     {cpu}, {cores} cores, {memory} MiB"),
             format!("system  Linux {kernel}, glibc {glibc}, {rustc}, vm.max_map_count {max_map_count}"),
-            format!("rounds  {rounds} of {stretch:?}; figures are medians (min–max), ratios are of medians"),
+            format!("rounds  {rounds} of {stretch:?} ({few} in processes of their own); figures are medians (min–max), ratios are of medians"),
         ]
         .map(|line| line + "\n")
         .concat()

@@ -28,9 +28,6 @@ const KINDS: [Kind; 3] = [Kind::Coroutine, Kind::Std, Kind::DEFAULT];
 /// Creating a crowd of OS threads is not to take longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Rounds beyond this are not worth their time: a crowd of a million is created thrice in each.
-const MOST_ROUNDS: usize = 3;
-
 /// The numbers of threads: fewer if it is to be `quick`.
 fn counts(quick: bool) -> impl Iterator<Item = usize> {
     let most = if quick { 3 } else { 6 };
@@ -109,7 +106,7 @@ pub(crate) fn in_turns(plan: &Plan, quick: bool) -> Vec<Outcome<Point>> {
             }
         }
         let tasks: Vec<_> = sides.iter().map(|side| side.task(plan)).collect();
-        let results = delegate_in_turns::<Pace>(&tasks, plan.rounds.min(MOST_ROUNDS));
+        let results = delegate_in_turns::<Pace>(&tasks, plan);
         for (side, result) in sides.into_iter().zip(results) {
             let kind = side.kind;
             let result = result.map(|rounds| Point::new(side, &rounds));
