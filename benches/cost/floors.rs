@@ -2,6 +2,7 @@
 
 use std::hint::{black_box, spin_loop};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,19 +32,20 @@ fn untouched(bytes: usize) -> io::Result<MmapMut> {
     Ok(mapping)
 }
 
-/// A stack cut from a larger mapping that is never unmapped.
+/// A stack cut from a larger mapping.
 pub(crate) struct Slot {
     limit: usize,
+    _mapping: Arc<MmapMut>,
 }
 
 /// `count` stacks in one mapping.
 pub(crate) fn slots(count: usize) -> io::Result<impl Iterator<Item = Slot>> {
-    let mapping = Box::leak(Box::new(untouched(count * STACK)?));
+    let mapping = Arc::new(untouched(count * STACK)?);
     let start = mapping.as_ptr() as usize;
-    Ok((0..count).map(move |i| Slot { limit: start + i * STACK }))
+    Ok((0..count).map(move |i| Slot { limit: start + i * STACK, _mapping: mapping.clone() }))
 }
 
-// SAFETY: the memory is this slot's alone and stays mapped. It has no guard page, so whoever makes a
+// SAFETY: the memory is this slot's alone, and is mapped as long as the slot exists. It has no guard page, so whoever makes a
 // coroutine on it answers for its depth: the bodies in this file need a few hundred bytes of STACK.
 unsafe impl Stack for Slot {
     fn base(&self) -> StackPointer {
@@ -100,16 +102,27 @@ pub(crate) fn coroutine_round_trip(count: usize) -> io::Result<Stretch<'static>>
     }))
 }
 
-/// Create a coroutine and run it to its end, on warm stacks, `batch` alive at a time.
-pub(crate) fn coroutine_life(batch: usize) -> io::Result<Stretch<'static>> {
+/// Create a coroutine and run it to its end, on warm stacks, `batch` alive at a time. Each suspends
+/// itself so many times on its way, and goes on when all the others have.
+pub(crate) fn coroutine_life<const SUSPENSIONS: usize>(
+    batch: usize,
+) -> io::Result<Stretch<'static>> {
     let mut pool: Vec<Slot> = slots(batch)?.collect();
     let mut coroutines = Vec::with_capacity(batch);
-    let body = |_: &Yielder<(), ()>, ()| black_box(());
+    let body = |yielder: &Yielder<(), ()>, ()| {
+        (0..SUSPENSIONS).for_each(|_| yielder.suspend(()));
+        black_box(())
+    };
     Ok(Box::new(move |operations| {
         let batches = operations.div_ceil(batch);
         let start = Instant::now();
         for _ in 0..batches {
             coroutines.extend(pool.drain(..).map(|slot| Coroutine::with_stack(slot, body)));
+            for _ in 0..SUSPENSIONS {
+                for coroutine in &mut coroutines {
+                    assert!(matches!(coroutine.resume(()), CoroutineResult::Yield(())));
+                }
+            }
             pool.extend(coroutines.drain(..).map(|mut coroutine| {
                 assert!(matches!(coroutine.resume(()), CoroutineResult::Return(())));
                 coroutine.into_stack()
@@ -129,10 +142,10 @@ pub(crate) fn thread_pointer_write() -> io::Result<Stretch<'static>> {
     Ok(repeated(move || unsafe { arch::set_thread_pointer(own) }))
 }
 
-/// `count` switches between green threads: each is a stack switch and, so that every thread has its
-/// own thread-locals, a new thread pointer.
-pub(crate) fn switches(count: f64) -> io::Result<Vec<Part>> {
-    let stretches = [coroutine_round_trip(1)?, thread_pointer_write()?];
+/// `count` switches among so many green threads: each is a stack switch and, so that every thread has
+/// its own thread-locals, a new thread pointer.
+pub(crate) fn switches(count: f64, threads: usize) -> io::Result<Vec<Part>> {
+    let stretches = [coroutine_round_trip(threads)?, thread_pointer_write()?];
     Ok(stretches.map(|stretch| Part { times: count, stretch }).into())
 }
 

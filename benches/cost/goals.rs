@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::memory::{Case, MILLION_DEFAULT, MILLION_SMALL, Row};
+use crate::case::Case;
+use crate::memory::{self, MILLION_DEFAULT, MILLION_SMALL, Row};
 use crate::report::{Report, figure};
 use crate::time;
 
@@ -62,7 +63,7 @@ pub(crate) fn goals(report: &Report) -> Vec<Goal> {
         })
     };
     let memory = |case: Case, bound, unit, value: fn(&Row) -> f64| {
-        let row = case.name();
+        let row = memory::name(&case);
         let measured = report.memory.iter().find(|measured| measured.name == row);
         // A million fewer is another row.
         let complete = measured.filter(|measured| measured.threads == case.threads);

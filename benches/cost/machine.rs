@@ -110,7 +110,7 @@ pub(crate) fn kib(path: &str, name: &str) -> io::Result<f64> {
 }
 
 /// A file of one line.
-fn line(path: &str) -> Option<String> {
+pub(crate) fn line(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().into())
 }
 

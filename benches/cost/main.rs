@@ -3,14 +3,24 @@
 //! `cargo bench --bench cost` prints the tables of a run; `-- --help` tells the options. Both kinds of
 //! threads run the same workloads (`workloads`), in turns (`measure`), times in this process (`time`)
 //! and memory in processes of their own (`memory`). Beside each figure stands what the machine charges
-//! for the part that no runtime can avoid (`floors`), so that a reader sees how much is ours.
+//! for the part that no runtime can avoid (`floors`), so that a reader sees how much is ours. What
+//! grows with the number of threads is measured from ten to a million of them (`sweep`), and written
+//! with all the rest into a folder, as plots, JSON and a page that shows them (`page`). Names of rows
+//! choose what is measured; `-- sweep` makes the plots without the other rows.
 
+mod case;
+mod crowd;
 mod floors;
 mod goals;
+mod limits;
 mod machine;
 mod measure;
 mod memory;
+mod pace;
+mod page;
+mod plot;
 mod report;
+mod sweep;
 mod threads;
 mod time;
 mod workloads;
@@ -25,15 +35,15 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::case::Task;
 use crate::machine::Machine;
 use crate::measure::Plan;
-use crate::memory::Case;
 use crate::report::Report;
 
 /// Measures what green threads cost, beside std's threads and beside the physical floor.
 #[derive(Parser)]
 struct Args {
-    /// Measure only rows whose name contains one of these
+    /// Measure only rows whose name contains one of these; "sweep" is all that goes by number of threads
     filters: Vec<String>,
     /// Rounds; the figures are medians over them (7 unless told otherwise, or 3 if quick)
     #[arg(long)]
@@ -41,15 +51,18 @@ struct Args {
     /// Also write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write report, plots and figures of a sweep into this folder (target/report unless told otherwise)
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
     /// Measure in less time: shorter stretches, fewer threads
     #[arg(long)]
     quick: bool,
     /// Print which goals are met, and fail if one is missed
     #[arg(long)]
     check: bool,
-    /// Print the memory of one case as JSON: the benchmark calls itself with this
-    #[arg(long, hide = true, value_parser = |json: &str| serde_json::from_str::<Case>(json))]
-    parked: Option<Case>,
+    /// Measure one thing and print it as JSON: the benchmark calls itself with this
+    #[arg(long, hide = true, value_parser = |json: &str| serde_json::from_str::<Task>(json))]
+    task: Option<Task>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -71,14 +84,18 @@ impl Args {
 
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
-    if let Some(case) = args.parked {
-        serde_json::to_writer(io::stdout(), &case.measure_here()?)?;
-        return Ok(ExitCode::SUCCESS);
+    if let Some(task) = args.task {
+        return task.perform().map(|()| ExitCode::SUCCESS);
     }
     let report = measure(&args)?;
     print!("{report}");
     if let Some(path) = &args.json {
         serde_json::to_writer_pretty(File::create(path)?, &report)?;
+    }
+    if !report.sweep.is_empty() {
+        let folder = args.report.unwrap_or_else(page::folder);
+        page::write(&report, &folder)?;
+        println!("report  {}", folder.join(page::NAME).display());
     }
     if args.check {
         println!();
@@ -94,8 +111,12 @@ fn measure(args: &Args) -> io::Result<Report> {
     let mut report = Report::new(Machine::describe()?, plan);
     report.floors = time::floors(&plan, wanted).map(|rows| report.note_failures(rows))?;
     report.time = report.note_failures(time::comparisons(&plan, wanted));
-    let cases = memory::cases(args.quick).into_iter().filter(|case| wanted(&case.name()));
-    report.memory = report.note_failures(memory::in_turns(cases.collect(), &plan));
+    if wanted(sweep::NAME) {
+        report.sweep = report.note_failures(sweep::in_turns(&plan, args.quick));
+    }
+    let cases = memory::cases(args.quick).into_iter().filter(|case| wanted(&memory::name(case)));
+    let cases = memory::united(cases.collect(), sweep::memory_cases(&report.sweep));
+    report.memory = report.note_failures(memory::in_turns(cases, &plan));
     report.goals = goals::goals(&report);
     Ok(report)
 }

@@ -22,7 +22,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    fn nanoseconds_each(&self) -> f64 {
+    pub(crate) fn nanoseconds_each(&self) -> f64 {
         self.elapsed.as_nanos() as f64 / self.operations as f64
     }
 }
@@ -119,6 +119,8 @@ impl Comparison {
 struct Meter<'a> {
     stretch: Stretch<'a>,
     operations: usize,
+    /// The last one that calibrated it.
+    last: Timed,
 }
 
 impl<'a> Meter<'a> {
@@ -132,7 +134,7 @@ impl<'a> Meter<'a> {
             let growth = missing.min(10.0);
             operations = (timed.operations as f64 * growth).ceil() as usize;
             if missing < 2.0 {
-                return Meter { stretch, operations };
+                return Meter { stretch, operations, last: timed };
             }
         }
     }
@@ -140,6 +142,13 @@ impl<'a> Meter<'a> {
     fn sample(&mut self) -> f64 {
         (self.stretch)(self.operations).nanoseconds_each()
     }
+}
+
+/// Measures it once, for about that long, in nanoseconds per operation. Stretches that cannot be that
+/// short need no other one after their calibration.
+pub(crate) fn once(stretch: Stretch, target: Duration) -> f64 {
+    let mut meter = Meter::calibrated(stretch, target);
+    if meter.last.elapsed < target { meter.sample() } else { meter.last.nanoseconds_each() }
 }
 
 /// The values of all rounds.
@@ -165,12 +174,18 @@ impl From<Vec<f64>> for Samples {
     }
 }
 
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Samples {
+        Samples::from(values.into_iter().collect::<Vec<_>>())
+    }
+}
+
 impl Samples {
     /// The sum of the parts, round by round.
     fn weighted_sum(times: &[f64], parts: &[Samples]) -> Samples {
         let round = |i: usize| -> f64 {
             times.iter().zip(parts).map(|(times, part)| times * part.values[i]).sum()
         };
-        Samples::from((0..parts[0].values.len()).map(round).collect::<Vec<_>>())
+        (0..parts[0].values.len()).map(round).collect()
     }
 }

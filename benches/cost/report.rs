@@ -6,14 +6,17 @@ use std::io;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::case::MOST_ROUNDS;
 use crate::goals::Goal;
 use crate::machine::Machine;
 use crate::measure::{Plan, Samples};
-use crate::{memory, time};
+use crate::{memory, sweep, time};
 
 /// All that a run found out.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
+    /// That of the crate.
+    version: &'static str,
     pub(crate) machine: Machine,
     pub(crate) plan: Plan,
     /// Nanoseconds.
@@ -22,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) time: Vec<time::Row>,
     /// Bytes per thread.
     pub(crate) memory: Vec<memory::Row>,
+    /// Nanoseconds.
+    pub(crate) sweep: Vec<sweep::Point>,
     pub(crate) goals: Vec<Goal>,
     pub(crate) unmeasured: Vec<Unmeasured>,
 }
@@ -41,9 +46,17 @@ pub(crate) struct Unmeasured {
 
 impl Report {
     pub(crate) fn new(machine: Machine, plan: Plan) -> Report {
-        let (floors, time, memory) = (Vec::new(), Vec::new(), Vec::new());
-        let (goals, unmeasured) = (Vec::new(), Vec::new());
-        Report { machine, plan, floors, time, memory, goals, unmeasured }
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            machine,
+            plan,
+            floors: Vec::new(),
+            time: Vec::new(),
+            memory: Vec::new(),
+            sweep: Vec::new(),
+            goals: Vec::new(),
+            unmeasured: Vec::new(),
+        }
     }
 
     /// Keeps the rows that were measured, and remembers why others were not.
@@ -115,23 +128,27 @@ impl Report {
         table
     }
 
-    /// What has to be said of single rows.
-    fn remarks(&self) -> impl Iterator<Item = String> {
-        let time = self.time.iter().flat_map(|row| {
-            row.comparison.remarks.iter().map(|remark| format!("{}: {remark}", row.name))
-        });
-        let limits = self
-            .memory
-            .iter()
-            .filter_map(|row| row.limit.as_ref().map(|limit| format!("{}: {limit}", row.name)));
-        let unmeasured =
-            self.unmeasured.iter().map(|row| format!("{}: not measured: {}", row.name, row.reason));
-        time.chain(limits).chain(unmeasured)
+    fn sweep_table(&self) -> Table {
+        let columns = [
+            "by number of threads",
+            "threads",
+            "first life [ns]",
+            "life [ns]",
+            "switch [ns]",
+            "wake-up [ns]",
+        ];
+        let mut table = table(&columns);
+        for point in &self.sweep {
+            let mut cells = vec![point.kind.name(), grouped(point.threads as f64)];
+            let samples = [&point.first_life, &point.life, &point.switch, &point.wake];
+            cells.extend(samples.map(|samples| spread(samples, figure)));
+            table.add_row(cells);
+        }
+        table
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Where the figures come from.
+    pub(crate) fn origin(&self) -> String {
         let Machine {
             date,
             cpu,
@@ -143,23 +160,53 @@ impl fmt::Display for Report {
             load_average,
             max_map_count,
         } = &self.machine;
-        writeln!(f, "date    {date}, load average {load_average}")?;
-        writeln!(f, "cpu     {cpu}, {cores} cores, {} MiB", grouped(*memory_mib))?;
-        writeln!(
-            f,
-            "system  Linux {kernel}, glibc {glibc}, {rustc}, vm.max_map_count {max_map_count}"
-        )?;
+        let (version, memory) = (self.version, grouped(*memory_mib));
         let Plan { rounds, stretch } = self.plan;
-        writeln!(f, "\nmedian (min–max) of {rounds} rounds of {stretch:?}; ratios are of medians")?;
+        let few = rounds.min(MOST_ROUNDS);
+        [
+            format!("date    {date}, load average {load_average}, uthread {version}"),
+            format!("cpu     {cpu}, {cores} cores, {memory} MiB"),
+            format!("system  Linux {kernel}, glibc {glibc}, {rustc}, vm.max_map_count {max_map_count}"),
+            format!("rounds  {rounds} of {stretch:?} ({few} in processes of their own); figures are medians (min–max), ratios are of medians"),
+        ]
+        .map(|line| line + "\n")
+        .concat()
+    }
+
+    /// Those that have rows, each with an empty line after it.
+    pub(crate) fn tables(&self) -> String {
         let tables = [
             (self.floors.len(), self.floor_table()),
             (self.time.len(), self.time_table()),
             (self.memory.len(), self.memory_table()),
+            (self.sweep.len(), self.sweep_table()),
         ];
-        for (_, table) in tables.iter().filter(|(rows, _)| *rows > 0) {
-            writeln!(f, "\n{table}")?;
-        }
-        writeln!(f)?;
+        let filled = tables.iter().filter(|(rows, _)| *rows > 0);
+        filled.map(|(_, table)| format!("{table}\n\n")).collect()
+    }
+
+    /// What has to be said of single rows.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
+        let time = self.time.iter().flat_map(|row| {
+            row.comparison.remarks.iter().map(|remark| format!("{}: {remark}", row.name))
+        });
+        let limits = self
+            .memory
+            .iter()
+            .filter_map(|row| row.limit.as_ref().map(|limit| format!("{}: {limit}", row.name)));
+        let ends = self.sweep.iter().filter_map(|point| {
+            let limit = point.limit.as_ref()?;
+            Some(format!("{}, {}: {limit}", sweep::NAME, point.kind.name()))
+        });
+        let unmeasured =
+            self.unmeasured.iter().map(|row| format!("{}: not measured: {}", row.name, row.reason));
+        time.chain(limits).chain(ends).chain(unmeasured)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}", self.origin(), self.tables())?;
         self.remarks().try_for_each(|remark| writeln!(f, "{remark}"))
     }
 }

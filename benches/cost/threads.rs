@@ -31,9 +31,11 @@ impl Green {
         Ok(Green(uthread::Runtime::builder().workers(workers).build()?))
     }
 
-    /// One worker whose green threads have stacks of `stack` bytes.
-    pub(crate) fn with_stacks(stack: usize) -> io::Result<Green> {
-        Ok(Green(uthread::Runtime::builder().workers(1).stack_size(stack).build()?))
+    /// One worker whose green threads have stacks of so many bytes, or those they get unasked.
+    pub(crate) fn with_stacks(bytes: Option<usize>) -> io::Result<Green> {
+        let builder = uthread::Runtime::builder().workers(1);
+        let builder = bytes.into_iter().fold(builder, |builder, bytes| builder.stack_size(bytes));
+        Ok(Green(builder.build()?))
     }
 }
 

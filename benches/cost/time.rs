@@ -37,8 +37,8 @@ type MakeFloor = fn() -> io::Result<Stretch<'static>>;
 const FLOORS: &[(&str, MakeFloor)] = &[
     ("coroutine resume + suspend", || floors::coroutine_round_trip(1)),
     ("coroutine resume + suspend, 1,000 in turn", || floors::coroutine_round_trip(1_000)),
-    ("coroutine create + run", || floors::coroutine_life(1)),
-    ("coroutine create + run, batches of 1,000", || floors::coroutine_life(1_000)),
+    ("coroutine create + run", || floors::coroutine_life::<0>(1)),
+    ("coroutine create + run, batches of 1,000", || floors::coroutine_life::<0>(1_000)),
     ("thread pointer write", floors::thread_pointer_write),
     ("time-stamp counter read", || Ok(floors::cycle_counter())),
     ("clock read", || Ok(floors::clock())),
@@ -112,7 +112,7 @@ pub(crate) fn comparisons(plan: &Plan, wanted: impl Fn(&str) -> bool) -> Vec<Out
 fn yields(plan: &Plan, threads: usize) -> io::Result<Comparison> {
     let _pin = Pin::to_first()?;
     let green = Green::new(1)?;
-    let floor = floors::switches(1.0);
+    let floor = floors::switches(1.0, 1);
     let mut comparison =
         plan.compare(yielding_on(&green, threads), yielding_on(&Os, threads), floor);
     // A yield that returns to the thread that yields is cheap and beside the point.
@@ -145,7 +145,7 @@ fn hand_overs_on_one_core(plan: &Plan) -> io::Result<Comparison> {
     let _pin = Pin::to_first()?;
     let green = Green::new(1)?;
     let (uthread, std) = (together(&green), together(&Os));
-    let floor = floors::switches(2.0);
+    let floor = floors::switches(2.0, 1);
     Ok(plan.compare(handing_over::<Green>(uthread), handing_over::<Os>(std), floor))
 }
 
@@ -155,7 +155,7 @@ fn hand_overs_on_two_cores(plan: &Plan) -> io::Result<Comparison> {
     let _pin = Pin::to(&cores)?;
     let green = Green::new(cores.len())?;
     let (uthread, std) = (together(&green), together(&Os));
-    let mut comparison = compare_with_sleeps(plan, &uthread, &std, floors::switches(2.0));
+    let mut comparison = compare_with_sleeps(plan, &uthread, &std, floors::switches(2.0, 1));
     let shares = [changed_core::<Green>(uthread), changed_core::<Os>(std)];
     comparison.remark(percentages("turns that changed the core", shares));
     Ok(comparison)
@@ -258,7 +258,8 @@ fn apart<T: Threads>(host_here: &T, host_there: &T, there: usize) -> impl Fn(Pla
 fn spawns(plan: &Plan, batch: usize) -> io::Result<Comparison> {
     let _pin = Pin::to_first()?;
     let green = Green::new(1)?;
-    let floor = floors::coroutine_life(batch).map(|stretch| vec![Part { times: 1.0, stretch }]);
+    let floor =
+        floors::coroutine_life::<0>(batch).map(|stretch| vec![Part { times: 1.0, stretch }]);
     Ok(plan.compare(spawning_on(&green, batch), spawning_on(&Os, batch), floor))
 }
 

@@ -7,20 +7,18 @@
 //! allocated for itself, slabs that it cannot reclaim and its own stacks. The last is known for the
 //! whole system only, so other processes blur it.
 
-use std::fs::{self, File};
-use std::hint::black_box;
-use std::io::{self, BufRead, BufReader};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io;
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::{Case, Kind};
+use crate::crowd::{Crowd, resident};
 use crate::floors::{self, Spinner};
+use crate::limits::{Room, map_lines};
 use crate::machine::kib;
-use crate::report::grouped;
-use crate::threads::Threads;
+use crate::threads::{Green, Os, Threads};
 
 /// What was measured; bytes are per thread.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,129 +83,38 @@ impl Memory {
     }
 }
 
-fn map_lines() -> io::Result<usize> {
-    Ok(BufReader::new(File::open("/proc/self/maps")?).lines().count())
+/// Measures it in this process, which should have done nothing yet.
+pub(crate) fn measure(case: &Case) -> io::Result<Parked> {
+    match case.kind {
+        Kind::Coroutine => suspend_coroutines(case.threads),
+        Kind::Std => park_threads(&Os, case.threads),
+        Kind::Uthread { stack } => park_threads(&Green::with_stacks(stack)?, case.threads),
+    }
 }
 
-/// Slots for things to come, all of whose memory is resident.
-fn resident_slots<T>(count: usize) -> Vec<Option<T>> {
-    let mut slots = Vec::with_capacity(count);
-    slots.resize_with(count, || None);
-    black_box(slots)
-}
-
-pub(crate) fn suspend_coroutines(count: usize) -> io::Result<Parked> {
-    let mut spinners = resident_slots(count);
+fn suspend_coroutines(count: usize) -> io::Result<Parked> {
+    let mut spinners = resident(count);
     let stacks = floors::slots(count)?;
     let before = Memory::at_rest()?;
-    for (spinner, stack) in spinners.iter_mut().zip(stacks) {
-        *spinner = Some(Spinner::started(stack));
-    }
+    spinners.extend(stacks.map(Spinner::started));
     before.added_by(count, None)
 }
 
-pub(crate) fn park_threads<T: Threads>(host: &T, count: usize) -> io::Result<Parked> {
-    host.run(|| Yard::default().fill::<T>(count))
-}
+/// From the last arrival, which comes just before parking, until all are parked for sure.
+const SETTLE: Duration = Duration::from_millis(100);
 
-/// Where threads wait for the gate to open.
-#[derive(Default)]
-struct Yard {
-    arrived: AtomicUsize,
-    open: AtomicBool,
-    left: AtomicUsize,
-}
-
-impl Yard {
-    /// After so many threads it is time to see how many mappings one takes.
-    const PROBE: usize = 64;
-    /// Mappings to leave alone: buffers, arenas of malloc.
-    const SPARE_MAPPINGS: usize = 256;
-    /// From the last arrival, which comes just before parking, until all are parked for sure.
-    const SETTLE: Duration = Duration::from_millis(100);
-
-    /// Parks `count` threads, reads what they cost, and sees them all off.
-    fn fill<T: Threads>(self, count: usize) -> io::Result<Parked> {
-        // What only the first thread brings about is not the price of the next ones.
-        T::join(T::spawn(|| ())?);
-        let yard = Arc::new(self);
-        let mut handles = resident_slots(count);
-        let lines = map_lines()?;
+fn park_threads<T: Threads>(host: &T, count: usize) -> io::Result<Parked> {
+    host.run(|| {
+        let mut crowd = Crowd::<T>::new(count + 1);
+        // What only the first thread brings about is not the price of the next ones. It stays, so that
+        // none of them gets what it leaves behind.
+        crowd.gather(1).1?;
         let before = Memory::at_rest()?;
-
-        let mut room = Room { threads: count, limit: None };
-        let mut present = 0;
-        while present < room.threads {
-            if present == Yard::PROBE {
-                yard.await_arrivals::<T>(present);
-                room.narrow_to_mappings(lines, map_lines()?, present)?;
-            }
-            match T::spawn(yard.visit::<T>()) {
-                Ok(handle) => handles[present] = Some(handle),
-                Err(error) => {
-                    room.narrow(present, error.to_string());
-                    break;
-                }
-            }
-            present += 1;
-        }
-        yard.await_arrivals::<T>(present);
-        T::sleep(Yard::SETTLE);
-        let parked = before.added_by(present, room.limit)?;
-
-        yard.open.store(true, Ordering::Release);
-        let handles: Vec<_> = handles.into_iter().flatten().collect();
-        handles.iter().for_each(|handle| T::unpark(T::thread(handle)));
-        handles.into_iter().for_each(T::join);
-        assert_eq!(yard.left.load(Ordering::Relaxed), present, "every thread left");
+        let mut room = Room::of(count);
+        let parked = crowd.gather_within(&mut room)?.operations;
+        T::sleep(SETTLE);
+        let parked = before.added_by(parked, room.limit)?;
+        crowd.disperse();
         Ok(parked)
-    }
-
-    /// The body of a thread.
-    fn visit<T: Threads>(self: &Arc<Yard>) -> impl FnOnce() + Send + use<T> {
-        let yard = self.clone();
-        move || {
-            yard.arrived.fetch_add(1, Ordering::Release);
-            while !yard.open.load(Ordering::Acquire) {
-                T::park();
-            }
-            yard.left.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn await_arrivals<T: Threads>(&self, count: usize) {
-        while self.arrived.load(Ordering::Acquire) < count {
-            T::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// How many threads there is room for, and why not more.
-struct Room {
-    threads: usize,
-    limit: Option<String>,
-}
-
-impl Room {
-    fn narrow(&mut self, threads: usize, reason: String) {
-        if threads < self.threads {
-            let (wanted, got) = (grouped(self.threads as f64), grouped(threads as f64));
-            self.limit = Some(format!("{got} threads instead of {wanted}: {reason}"));
-            self.threads = threads;
-        }
-    }
-
-    /// Stops short of the kernel's limit of mappings: where the signal stack of a new thread cannot be
-    /// mapped, `std` aborts the process. `sample` threads have raised the number of mappings from
-    /// `before` to `after`.
-    fn narrow_to_mappings(&mut self, before: usize, after: usize, sample: usize) -> io::Result<()> {
-        let each = after.saturating_sub(before) as f64 / sample as f64;
-        let path = "/proc/sys/vm/max_map_count";
-        let most: usize = fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)?;
-        let room = most.saturating_sub(before + Yard::SPARE_MAPPINGS) as f64 / each;
-        let reason = format!("vm.max_map_count is {most}, and each takes {each:.1} mappings");
-        // Without any mappings of its own a thread divides by zero, which is room enough.
-        self.narrow(room as usize, reason);
-        Ok(())
-    }
+    })
 }
