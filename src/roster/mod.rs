@@ -4,10 +4,13 @@
 //! nothing here stops anybody: lists are made from copies of control blocks (`worker::census`), stacks from copies of
 //! stacks. Only a thread that runs is interrupted, for as long as the copying takes.
 //!
-//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text.
+//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text. -
+//!   `survey`: all threads at a glance, for those who show some of them.
 
 mod dump;
 mod frames;
+#[cfg(feature = "inspect")]
+mod survey;
 mod usage;
 
 use std::io;
@@ -16,6 +19,8 @@ use std::time::Duration;
 
 pub use dump::{Dump, ThreadDump};
 pub use frames::Frame;
+#[cfg(feature = "inspect")]
+pub(crate) use survey::Survey;
 pub use usage::StackUsage;
 
 use crate::runtime::{self, Runtime};
@@ -161,13 +166,8 @@ fn threads_of(runtime: &worker::Runtime) -> io::Result<Vec<ThreadInfo>> {
 fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<ThreadInfo> {
     Ok(ThreadInfo {
         id: ThreadId::new(entry.number),
+        state: state_of(&entry),
         name: entry.name,
-        state: match entry.state {
-            State::Running => ThreadState::Running,
-            State::Waiting => ThreadState::Waiting(entry.reason.map_or("nothing", |r| r.name())),
-            State::Helped => ThreadState::Blocked,
-            State::New | State::Queued | State::Ended => ThreadState::Runnable,
-        },
         group: worker::group::name_of(entry.group),
         worker: entry.worker,
         spawned_at: entry.spawned_at,
@@ -175,6 +175,15 @@ fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<Thread
         stat: entry.stat,
         stack: pages.usage(entry.stack)?,
     })
+}
+
+fn state_of(entry: &Entry) -> ThreadState {
+    match entry.state {
+        State::Running => ThreadState::Running,
+        State::Waiting => ThreadState::Waiting(entry.reason.map_or("nothing", |r| r.name())),
+        State::Helped => ThreadState::Blocked,
+        State::New | State::Queued | State::Ended => ThreadState::Runnable,
+    }
 }
 
 impl Runtime {

@@ -25,6 +25,8 @@ use crate::context::peek;
 use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
 use crate::sched::GroupId;
+#[cfg(feature = "inspect")]
+use crate::sched::MOST_GROUPS;
 use crate::time::now;
 
 /// Control blocks that are copied at a time.
@@ -110,19 +112,62 @@ pub(crate) fn again(runtime: &Runtime, entry: &Entry) -> io::Result<Option<Entry
     Ok(entries.pop())
 }
 
+/// The thread with that number, if it exists.
+///
+/// # Errors
+///
+/// As for [`take`].
+#[cfg(feature = "inspect")]
+pub(crate) fn find(runtime: &Runtime, number: u64) -> io::Result<Option<Entry>> {
+    let seen = pool::residents().into_iter().flatten().find_map(|resident| {
+        resident.get().filter(|(n, _)| *n == number).map(|(n, block)| (resident, n, block))
+    });
+    let mut entries = Vec::new();
+    add(runtime, &mut seen.into_iter().collect(), &mut entries)?;
+    Ok(entries.pop())
+}
+
+/// What a worker does.
+#[cfg(feature = "inspect")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WorkerUse {
+    /// For how long it has run threads.
+    pub(crate) run_time: Duration,
+    /// Threads that wait there for their turns.
+    pub(crate) queued: usize,
+}
+
+/// What the workers do, by their indices.
+#[cfg(feature = "inspect")]
+pub(crate) fn workers(runtime: &Runtime) -> Vec<WorkerUse> {
+    let use_of = |worker: &Worker| {
+        let (mut sum, now) = (SchedStat::default(), now());
+        for group in (0..MOST_GROUPS).map(GroupId::new) {
+            worker.accounts().add_to(group, &mut sum);
+            sum.run_time += Duration::from_nanos(worker.turns().present(group, now));
+        }
+        WorkerUse { run_time: sum.run_time, queued: worker.queue_length() }
+    };
+    runtime.workers().iter().map(use_of).collect()
+}
+
 type Seen = (&'static Resident, u64, usize);
 
 /// Copies a batch, which is empty then.
 fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io::Result<()> {
     let blocks: Vec<usize> = batch.iter().map(|(_, _, block)| *block).collect();
     let copies = copy(&blocks)?;
-    for ((resident, number, block), copy) in batch.drain(..).zip(&copies) {
-        // SAFETY: the bytes are initialised.
-        let glance = unsafe { Green::glance(copy.as_ptr()) };
-        if glance.runtime != std::ptr::from_ref(runtime).addr() {
+    // SAFETY: the bytes are initialised.
+    let glances = copies.iter().map(|copy| unsafe { Green::glance(copy.as_ptr()) });
+    let glances = glances.collect::<Vec<_>>();
+    let is_own = |glance: &Glance| glance.runtime == std::ptr::from_ref(runtime).addr();
+    let named = blocks.iter().zip(&glances).filter(|(_, g)| is_own(g) && g.name.0 != 0);
+    let mut names = read_names(named.map(|(block, glance)| (*block, glance.name)))?.into_iter();
+    for (((resident, number, block), copy), glance) in batch.drain(..).zip(&copies).zip(&glances) {
+        if !is_own(glance) {
             continue;
         }
-        let name = if glance.name.0 == 0 { None } else { read_name(block, glance.name)? };
+        let name = if glance.name.0 == 0 { None } else { names.next().flatten() };
         if !resident.is_still(number) {
             continue;
         }
@@ -184,11 +229,20 @@ fn copy(blocks: &[usize]) -> io::Result<Vec<MaybeUninit<Green>>> {
     Ok(copies)
 }
 
-/// A name, if it is still the thread's after its bytes were read.
-fn read_name(block: usize, name: (usize, usize)) -> io::Result<Option<String>> {
-    let bytes = peek::copy_range(name.0, name.1.min(LONGEST_NAME))?;
-    let again = copy(&[block])?;
-    // SAFETY: the bytes are initialised.
-    let again = unsafe { Green::glance(again[0].as_ptr()) };
-    Ok((again.name == name).then(|| String::from_utf8_lossy(&bytes).into_owned()))
+/// Names, by the addresses of the control blocks and what these said about them; those that are still the threads'
+/// after their bytes were read.
+fn read_names(
+    named: impl Iterator<Item = (usize, (usize, usize))>,
+) -> io::Result<Vec<Option<String>>> {
+    let (blocks, names): (Vec<_>, Vec<_>) = named.unzip();
+    let ranges: Vec<_> =
+        names.iter().map(|(at, length)| (*at, LONGEST_NAME.min(*length))).collect();
+    let bytes = peek::copy_ranges(&ranges)?;
+    let again = copy(&blocks)?;
+    let confirmed = |((name, again), bytes): ((_, &MaybeUninit<Green>), Vec<u8>)| {
+        // SAFETY: the bytes are initialised.
+        let again = unsafe { Green::glance(again.as_ptr()) };
+        (again.name == name).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(names.into_iter().zip(&again).zip(bytes).map(confirmed).collect())
 }

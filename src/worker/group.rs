@@ -65,6 +65,14 @@ impl Place {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A reference to a group that may be gone at any time; whether there is one.
+    #[must_use = "a place that is referred to must be left"]
+    fn refer_if_taken(&self) -> bool {
+        let refer = |n| if n == 0 { None } else { Some(n + 1) };
+        // Acquire: what was said about the group when it was made is seen.
+        self.references.fetch_update(Ordering::Acquire, Ordering::Relaxed, refer).is_ok()
+    }
+
     /// A reference goes.
     fn leave(&self) {
         // Release: whoever takes the place next comes after all uses of it. Its policy stays until then.
@@ -128,7 +136,11 @@ pub(super) fn version() -> u64 {
 
 /// The name of the group in that place, or of the one that was there last.
 pub(crate) fn name_of(id: GroupId) -> String {
-    TABLE[id.index()].name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    if id == GroupId::DEFAULT {
+        "default".to_owned()
+    } else {
+        lock(&TABLE[id.index()].name).clone()
+    }
 }
 
 /// What is said about a group, and its generation.
@@ -139,6 +151,10 @@ pub(super) fn look_up(id: GroupId) -> (Policy, u32) {
 /// The generation of a group that exists.
 pub(super) fn generation(id: GroupId) -> u32 {
     TABLE[id.index()].generation.load(Ordering::Relaxed)
+}
+
+fn lock(name: &Mutex<String>) -> MutexGuard<'_, String> {
+    name.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A counted reference to a group, which keeps its place.
@@ -152,14 +168,23 @@ impl Member {
     ///
     /// There are too many.
     pub(crate) fn create(name: String, policy: Policy) -> io::Result<Member> {
-        let free = (1..MOST_GROUPS).find(|index| TABLE[*index].take());
+        let mut name = Some(name);
+        let free = (1..MOST_GROUPS).find(|index| {
+            let place = &TABLE[*index];
+            // Locked until it has its name, for the sake of who lists groups meanwhile.
+            let mut own = lock(&place.name);
+            let free = place.take();
+            if free {
+                *own = name.take().expect("one place is taken");
+            }
+            free
+        });
         let index = free.ok_or_else(|| {
             io::Error::other(format!(
                 "there are {MOST_GROUPS} groups already; one whose handles are dropped and whose threads have ended makes room"
             ))
         })?;
         let member = Member(GroupId::new(index));
-        *member.name() = name;
         member.set_policy(policy);
         Ok(member)
     }
@@ -172,13 +197,19 @@ impl Member {
         Member(id)
     }
 
+    /// References to all groups that exist, the default one first.
+    pub(crate) fn all() -> impl Iterator<Item = Member> {
+        let others = (1..MOST_GROUPS).filter(|index| TABLE[*index].refer_if_taken());
+        std::iter::once(GroupId::DEFAULT).chain(others.map(GroupId::new)).map(Member)
+    }
+
     #[inline]
     pub(crate) fn id(&self) -> GroupId {
         self.0
     }
 
     pub(crate) fn name(&self) -> MutexGuard<'_, String> {
-        TABLE[self.0.index()].name.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&TABLE[self.0.index()].name)
     }
 
     pub(crate) fn policy(&self) -> Policy {
@@ -272,6 +303,34 @@ mod models {
             }
             member.join().unwrap();
             assert!(!(taken && next.join().unwrap()), "a place for two groups");
+        });
+    }
+
+    #[test]
+    fn who_lists_groups_keeps_a_place_or_finds_it_free() {
+        loom::model(|| {
+            let w = world();
+            assert!(w.place.take());
+            w.use_it();
+            let (lister, next) = (w.clone(), w.clone());
+            let lister = loom::thread::spawn(move || {
+                let found = lister.place.refer_if_taken();
+                if found {
+                    lister.place.leave();
+                }
+                found
+            });
+            let next = loom::thread::spawn(move || {
+                let taken = next.place.take();
+                if taken {
+                    next.use_it();
+                    next.place.leave();
+                }
+            });
+            w.place.leave();
+            lister.join().unwrap();
+            next.join().unwrap();
+            assert!(w.place.take(), "a place is lost");
         });
     }
 
