@@ -122,8 +122,8 @@ pub struct Snapshot {
     pub program: String,
     /// Time since the socket was opened, at the runtime's start.
     pub uptime_ns: u64,
-    /// Time since the last snapshot that this connection got: what shares and means are of. Before the first,
-    /// `uptime_ns`.
+    /// The time that shares and means are of: since the last snapshot that this connection got at least half a second
+    /// ago. As long as there is none, `uptime_ns`.
     pub interval_ns: u64,
     /// How long it took to make this snapshot.
     pub took_ns: u64,

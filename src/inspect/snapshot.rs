@@ -27,10 +27,32 @@ pub(super) struct Inspector {
     surveying: Mutex<()>,
 }
 
-/// What a client has seen last, to tell what happened since.
+/// Of shorter spans nothing is told: a client that turns pages wants to see the same shares on each.
+const LEAST_INTERVAL: u64 = 500_000_000;
+
+/// What a client has seen, to tell what happened since.
 #[derive(Default)]
 pub(super) struct View {
+    /// At least [`LEAST_INTERVAL`] before the latter.
+    earlier: Option<Seen>,
     last: Option<Seen>,
+}
+
+impl View {
+    /// What is to be compared with, at this time.
+    fn reference(&self, at: u64) -> Option<&Seen> {
+        if self.is_old(at) { self.last.as_ref() } else { self.earlier.as_ref() }
+    }
+
+    fn is_old(&self, at: u64) -> bool {
+        self.last.as_ref().is_some_and(|last| at.saturating_sub(last.at) >= LEAST_INTERVAL)
+    }
+
+    fn add(&mut self, seen: Seen) {
+        if self.last.is_none() || self.is_old(seen.at) {
+            self.earlier = self.last.replace(seen);
+        }
+    }
 }
 
 struct Seen {
@@ -95,31 +117,31 @@ impl Inspector {
         let _one_at_a_time = self.surveying.lock().unwrap_or_else(PoisonError::into_inner);
         let survey = Survey::take(&self.runtime)?;
         let (at, entries) = (survey.time(), survey.entries());
-        let last = view.last.take();
-        let interval = at.saturating_sub(last.as_ref().map_or(self.began, |last| last.at));
+        let last = view.reference(at);
+        let interval = at.saturating_sub(last.map_or(self.began, |last| last.at));
 
         let names = GroupNames::of(entries);
-        let shares = shares(entries, last.as_ref(), at, interval);
+        let shares = shares(entries, last, at, interval);
         let (places, matching) = page::select(&survey, &names, &shares, wanted, MOST_ROWS);
         let infos = survey.describe(&places)?;
         let rows = infos.into_iter().zip(&places).map(|(info, place)| row(info, shares[*place]));
         let rows = rows.collect();
 
         let uses = census::workers(&self.runtime);
-        let (groups, group_uses) = self.groups(entries, last.as_ref(), interval);
+        let (groups, group_uses) = self.groups(entries, last, interval);
         let snapshot = Snapshot {
             pid: std::process::id(),
             program: self.program.clone(),
             uptime_ns: at.saturating_sub(self.began),
             interval_ns: interval,
             took_ns: now().saturating_sub(at),
-            workers: worker_rows(&uses, entries, last.as_ref(), interval),
+            workers: worker_rows(&uses, entries, last, interval),
             groups,
             counters: counters(&Stats::of(&self.runtime)),
             threads: Census { matching, ..count(entries) },
             rows,
         };
-        view.last = Some(Seen {
+        view.add(Seen {
             at,
             workers: uses.iter().map(|used| used.run_time).collect(),
             groups: group_uses,

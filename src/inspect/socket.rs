@@ -5,26 +5,30 @@
 //! would be seen by the whole process; to change the file's mode afterwards leaves a moment for others; a private
 //! directory would have to be removed, too.
 //!
-//! **Files that were left behind** by a process that was killed are replaced. Two that start at the same time must
-//! not replace each other's: a file is first renamed, which one of them alone can do, then asked whether anybody
-//! listens there, and only then removed.
+//! **Files that were left behind** by a process that was killed are replaced, if nobody listens there any more. **The
+//! race to fear** is that of two which start at the same time and replace each other's. So a socket gets another
+//! name first, and the wanted one, by link(2), only when it is listened at: who finds a socket where nobody listens has
+//! found one that was left behind. And it is looked at and removed with the directory locked (flock(2)).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
 
-/// Others that replace the same file at the same time are outdone after so many tries.
-const TRIES: u32 = 8;
+/// How long to wait for others who replace files in the same directory: they need a fraction of a millisecond.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 16;
 
@@ -65,52 +69,67 @@ pub(super) fn open(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 }
 
 fn claim(path: &Path) -> io::Result<UnixListener> {
-    let in_use = || {
-        io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "a process listens there; choose another path for this one",
-        )
-    };
-    for attempt in 0..TRIES {
-        match listen_at(path) {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
-            result => return result,
-        }
-        match fs::symlink_metadata(path) {
-            Ok(file) if !file.file_type().is_socket() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "there is a file that is no socket; it was left alone",
-                ));
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-            Ok(_) => {}
-        }
-        if is_listened_at(path)? {
-            return Err(in_use());
-        }
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".{}-{attempt}", std::process::id()));
-        let aside = PathBuf::from(aside);
-        match fs::rename(path, &aside) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            result => result?,
-        }
-        // Since it was looked at, another process may have replaced it by its own.
-        let taken = is_listened_at(&aside).unwrap_or(true);
-        if taken {
-            // It fails if a third one is there by now.
-            let _ = fs::hard_link(&aside, path);
-        }
-        fs::remove_file(&aside)?;
-        if taken {
-            return Err(in_use());
-        }
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = format!(".{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    address(path)?;
+    let own = Unlinked(path.with_file_name(own));
+    let listener = listen_at(&own.0)?;
+    match fs::hard_link(&own.0, path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        result => return result.map(|()| listener),
     }
-    Err(in_use())
+    let _locked = lock_directory(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file that is no socket; it was left alone",
+            ));
+        }
+        Ok(_) if is_listened_at(path)? => return Err(in_use()),
+        Ok(_) => fs::remove_file(path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    match fs::hard_link(&own.0, path) {
+        // Somebody who found nothing there was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(in_use()),
+        result => result.map(|()| listener),
+    }
 }
 
+fn in_use() -> io::Error {
+    let message = "a process listens there; choose another path for this one";
+    io::Error::new(io::ErrorKind::AddrInUse, message)
+}
+
+/// A name that is removed, whatever becomes of the file.
+struct Unlinked(PathBuf);
+
+impl Drop for Unlinked {
+    fn drop(&mut self) {
+        // If it fails, a file is left that is of no use to anybody.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Keeps others from replacing files in the directory.
+fn lock_directory(path: &Path) -> io::Result<Flock<File>> {
+    let mut directory = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    let began = Instant::now();
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((same, Errno::EAGAIN | Errno::EINTR)) if began.elapsed() < PATIENCE => {
+                directory = same;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err((_, e)) => return Err(e.into()),
+        }
+    }
+}
+
+/// A socket at a path where nothing is, which nobody but the user may connect to.
 fn listen_at(path: &Path) -> io::Result<UnixListener> {
     let socket = new_socket(SockFlag::empty())?;
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
@@ -135,7 +154,7 @@ fn address(path: &Path) -> io::Result<UnixAddr> {
 
 /// Whether somebody listens at a socket.
 fn is_listened_at(path: &Path) -> io::Result<bool> {
-    // It must not wait for one whose queue is full.
+    // Not to wait for one whose queue is full.
     let socket = new_socket(SockFlag::SOCK_NONBLOCK)?;
     match connect(socket.as_raw_fd(), &address(path)?) {
         Ok(()) | Err(Errno::EAGAIN) => Ok(true),
