@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::page::{self, GroupNames};
 use super::protocol::{
-    Answer, Census, GroupRow, Hello, MOST_ROWS, Request, Snapshot, SnapshotRequest, Stack,
+    Answer, Census, Column, GroupRow, Hello, MOST_ROWS, Request, Snapshot, SnapshotRequest, Stack,
     StackFrame, ThreadRow, VERSION, WorkerRow,
 };
 use crate::roster::{Frame, Survey, ThreadInfo};
@@ -115,7 +115,9 @@ impl Inspector {
 
     fn snapshot(&self, wanted: &SnapshotRequest, view: &mut View) -> io::Result<Snapshot> {
         let _one_at_a_time = self.surveying.lock().unwrap_or_else(PoisonError::into_inner);
-        let survey = Survey::take(&self.runtime)?;
+        let mut survey = Survey::take(&self.runtime)?;
+        let takes_names = wanted.sort == Column::Name || !wanted.search.is_empty();
+        survey.name(|entry| takes_names || entry.state == State::Running)?;
         let (at, entries) = (survey.time(), survey.entries());
         let last = view.reference(at);
         let interval = at.saturating_sub(last.map_or(self.began, |last| last.at));

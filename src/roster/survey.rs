@@ -1,8 +1,8 @@
 //! All threads at a glance.
 //!
 //! **Problem.** Whoever shows a page of a list of 100,000 threads, sorted, needs a little of each and all of a few.
-//! What [`threads`](fn@super::threads) says about stacks takes the kernel a system call for each thread, ten times
-//! of what the rest takes.
+//! What [`threads`](fn@super::threads) says about stacks takes a system call for each thread, ten times of what the
+//! rest takes; and half of that are names.
 //!
 //! **Choice.** A survey is the census with what can be told of each thread without asking further; the rest is asked
 //! for threads one by one.
@@ -28,7 +28,17 @@ impl Survey {
     /// As for [`threads`](fn@super::threads).
     pub(crate) fn take(runtime: &Runtime) -> io::Result<Survey> {
         let now = now();
-        Ok(Survey { entries: census::take(runtime)?, now })
+        Ok(Survey { entries: census::take_unnamed(runtime)?, now })
+    }
+
+    /// Reads names, of those threads that are wanted and have none yet.
+    ///
+    /// # Errors
+    ///
+    /// As for [`threads`](fn@super::threads).
+    pub(crate) fn name(&mut self, is_wanted: impl Fn(&Entry) -> bool) -> io::Result<()> {
+        let unnamed = self.entries.iter_mut().filter(|e| e.name.is_none() && is_wanted(e));
+        census::name(&mut unnamed.collect::<Vec<_>>())
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -44,15 +54,17 @@ impl Survey {
         state_of(entry)
     }
 
-    /// All that can be told of some threads, given by their places in the survey.
+    /// All that can be told of some threads, given by their places in the survey; reads their names.
     ///
     /// # Errors
     ///
     /// As for [`threads`](fn@super::threads).
     pub(crate) fn describe(&self, places: &[usize]) -> io::Result<Vec<ThreadInfo>> {
+        let mut entries: Vec<_> = places.iter().map(|place| self.entries[*place].clone()).collect();
+        let unnamed = entries.iter_mut().filter(|entry| entry.name.is_none());
+        census::name(&mut unnamed.collect::<Vec<_>>())?;
         let pages = usage::PageMap::open()?;
-        let info = |place: &usize| describe(self.entries[*place].clone(), &pages, self.now);
-        places.iter().map(info).collect()
+        entries.into_iter().map(|entry| describe(entry, &pages, self.now)).collect()
     }
 
     /// One thread with its frames, if it exists. Takes no survey.

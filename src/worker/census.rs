@@ -41,7 +41,10 @@ pub(crate) struct Entry {
     pub(crate) resident: &'static Resident,
     /// Where its control block lies: above its frames.
     pub(crate) block: usize,
+    /// None if it has none, or was not asked for its name.
     pub(crate) name: Option<String>,
+    /// See [`Glance`].
+    name_at: (usize, usize),
     pub(crate) state: State,
     pub(crate) reason: Option<WaitReason>,
     pub(crate) group: GroupId,
@@ -90,6 +93,17 @@ pub(super) struct Copied {
 ///
 /// Those of [`peek::copy`].
 pub(crate) fn take(runtime: &Runtime) -> io::Result<Vec<Entry>> {
+    let mut entries = take_unnamed(runtime)?;
+    name(&mut entries.iter_mut().collect::<Vec<_>>())?;
+    Ok(entries)
+}
+
+/// As [`take`], without the threads' names, which lie elsewhere: to read them takes as long as the rest.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) fn take_unnamed(runtime: &Runtime) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::with_capacity(runtime.live());
     let mut batch = Vec::with_capacity(BATCH);
     for residents in pool::residents() {
@@ -109,7 +123,7 @@ pub(crate) fn take(runtime: &Runtime) -> io::Result<Vec<Entry>> {
 pub(crate) fn again(runtime: &Runtime, entry: &Entry) -> io::Result<Option<Entry>> {
     let mut entries = Vec::new();
     add(runtime, &mut vec![(entry.resident, entry.number, entry.block)], &mut entries)?;
-    Ok(entries.pop())
+    Ok(entries.pop().map(|again| Entry { name: entry.name.clone(), ..again }))
 }
 
 /// The thread with that number, if it exists.
@@ -124,6 +138,7 @@ pub(crate) fn find(runtime: &Runtime, number: u64) -> io::Result<Option<Entry>> 
     });
     let mut entries = Vec::new();
     add(runtime, &mut seen.into_iter().collect(), &mut entries)?;
+    name(&mut entries.iter_mut().collect::<Vec<_>>())?;
     Ok(entries.pop())
 }
 
@@ -157,18 +172,11 @@ type Seen = (&'static Resident, u64, usize);
 fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io::Result<()> {
     let blocks: Vec<usize> = batch.iter().map(|(_, _, block)| *block).collect();
     let copies = copy(&blocks)?;
-    // SAFETY: the bytes are initialised.
-    let glances = copies.iter().map(|copy| unsafe { Green::glance(copy.as_ptr()) });
-    let glances = glances.collect::<Vec<_>>();
-    let is_own = |glance: &Glance| glance.runtime == std::ptr::from_ref(runtime).addr();
-    let named = blocks.iter().zip(&glances).filter(|(_, g)| is_own(g) && g.name.0 != 0);
-    let mut names = read_names(named.map(|(block, glance)| (*block, glance.name)))?.into_iter();
-    for (((resident, number, block), copy), glance) in batch.drain(..).zip(&copies).zip(&glances) {
-        if !is_own(glance) {
-            continue;
-        }
-        let name = if glance.name.0 == 0 { None } else { names.next().flatten() };
-        if !resident.is_still(number) {
+    for ((resident, number, block), copy) in batch.drain(..).zip(&copies) {
+        // SAFETY: the bytes are initialised.
+        let glance = unsafe { Green::glance(copy.as_ptr()) };
+        let is_own = glance.runtime == std::ptr::from_ref(runtime).addr();
+        if !is_own || !resident.is_still(number) {
             continue;
         }
         // SAFETY: the thread whose number that is existed before and after.
@@ -183,7 +191,8 @@ fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io
             number,
             resident,
             block,
-            name,
+            name: None,
+            name_at: glance.name,
             state,
             reason: (state == State::Waiting).then_some(reason),
             group,
@@ -229,20 +238,28 @@ fn copy(blocks: &[usize]) -> io::Result<Vec<MaybeUninit<Green>>> {
     Ok(copies)
 }
 
-/// Names, by the addresses of the control blocks and what these said about them; those that are still the threads'
-/// after their bytes were read.
-fn read_names(
-    named: impl Iterator<Item = (usize, (usize, usize))>,
-) -> io::Result<Vec<Option<String>>> {
-    let (blocks, names): (Vec<_>, Vec<_>) = named.unzip();
-    let ranges: Vec<_> =
-        names.iter().map(|(at, length)| (*at, LONGEST_NAME.min(*length))).collect();
-    let bytes = peek::copy_ranges(&ranges)?;
-    let again = copy(&blocks)?;
-    let confirmed = |((name, again), bytes): ((_, &MaybeUninit<Green>), Vec<u8>)| {
-        // SAFETY: the bytes are initialised.
-        let again = unsafe { Green::glance(again.as_ptr()) };
-        (again.name == name).then(|| String::from_utf8_lossy(&bytes).into_owned())
-    };
-    Ok(names.into_iter().zip(&again).zip(bytes).map(confirmed).collect())
+/// Reads the names of these threads, as far as they still exist.
+///
+/// # Errors
+///
+/// Those of [`peek::copy`].
+pub(crate) fn name(entries: &mut [&mut Entry]) -> io::Result<()> {
+    let mut named: Vec<_> = entries.iter_mut().filter(|entry| entry.name_at.0 > 0).collect();
+    for batch in named.chunks_mut(BATCH) {
+        let ranges = batch.iter().map(|entry| (entry.name_at.0, LONGEST_NAME.min(entry.name_at.1)));
+        let bytes = peek::copy_ranges(&ranges.collect::<Vec<_>>())?;
+        // A thread says that it has no name before that is gone.
+        let again: Vec<_> = batch.iter().map(|entry| Green::name_at(entry.block)).collect();
+        let mut words = vec![0; again.len() * size_of::<[usize; 2]>()];
+        peek::copy(&again, size_of::<[usize; 2]>(), &mut words)?;
+        let (words, _) = words.as_chunks::<{ size_of::<usize>() }>();
+        let mut words = words.iter().map(|word| usize::from_ne_bytes(*word));
+        for (entry, bytes) in batch.iter_mut().zip(bytes) {
+            let now = (words.next().unwrap_or(0), words.next().unwrap_or(0));
+            if now == entry.name_at && entry.resident.is_still(entry.number) {
+                entry.name = Some(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+    }
+    Ok(())
 }
