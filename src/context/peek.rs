@@ -32,6 +32,7 @@ pub(crate) fn copy(from: &[usize], length: usize, into: &mut [u8]) -> io::Result
                 iov_len: length,
             })
             .collect::<Vec<_>>();
+        part.iter().for_each(|at| prefetch(*at, length));
         let read = read(&remote, &mut chunk[..part.len() * length])? / length;
         done += read;
         if read < part.len() {
@@ -106,6 +107,22 @@ pub(crate) fn copy_now(from: usize, into: &mut [u8]) -> usize {
     // SAFETY: as in `copy`.
     let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     usize::try_from(read).unwrap_or(0)
+}
+
+/// Has the processor fetch what is there, if anything is, and what it takes to find it: the kernel copies range by
+/// range, and would wait for memory at each of them.
+fn prefetch(at: usize, length: usize) {
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+    let lines = (at / LINE * LINE..at.saturating_add(length)).step_by(LINE);
+    // SAFETY: a prefetch is a hint: it has no effect on the program, whatever the address.
+    #[cfg(target_arch = "x86_64")]
+    lines.for_each(|line| unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(line));
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    drop(lines);
 }
 
 /// Copies these ranges one after the other, up to the first that cannot be read; how many bytes.

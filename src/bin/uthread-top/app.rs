@@ -16,6 +16,8 @@ pub(crate) struct App {
     pub(crate) snapshot: Option<Snapshot>,
     /// What is to be asked for next; the part of the list that is on the screen.
     pub(crate) request: SnapshotRequest,
+    /// The place in the list of the first row of the snapshot: another page may have been wanted since.
+    pub(crate) first: usize,
     /// The place in the list, from its beginning, of the thread that Enter means.
     pub(crate) selected: usize,
     /// The text of a search is typed, and what was searched for before.
@@ -55,6 +57,7 @@ impl App {
         App {
             snapshot: None,
             request: SnapshotRequest { limit: 0, offset: 0, ..request },
+            first: 0,
             selected: 0,
             typing: None,
             stack: None,
@@ -82,8 +85,9 @@ impl App {
         self.keep_in_sight();
     }
 
-    /// A snapshot has come.
-    pub(crate) fn receive(&mut self, snapshot: Snapshot) {
+    /// A snapshot has come, whose rows are those from that place on.
+    pub(crate) fn receive(&mut self, snapshot: Snapshot, first: usize) {
+        self.first = first;
         self.heard = Instant::now();
         let switches = snapshot.counters.get("switches").copied().unwrap_or(0);
         let now = (switches, snapshot.uptime_ns);
@@ -190,7 +194,7 @@ impl App {
 
     fn show_stack(&mut self) -> Action {
         let shown = self.snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.rows);
-        let row = self.selected.checked_sub(self.request.offset).and_then(|row| shown.get(row));
+        let row = self.selected.checked_sub(self.first).and_then(|row| shown.get(row));
         let Some(id) = row.map(|row| row.id) else { return Action::Nothing };
         self.stack = Some(StackView { id, stack: None, skipped: 0 });
         Action::Ask(id)
@@ -255,11 +259,12 @@ mod tests {
         let (offset, limit) = (app.request.offset, app.request.limit);
         let rows = (offset..threads.min(offset + limit))
             .map(|id| ThreadRow { id: id as u64, ..ThreadRow::default() });
-        app.receive(Snapshot {
+        let snapshot = Snapshot {
             threads: Census { total: threads, matching: threads, ..Census::default() },
             rows: rows.collect(),
             ..Snapshot::default()
-        });
+        };
+        app.receive(snapshot, offset);
     }
 
     fn press(app: &mut App, keys: impl IntoIterator<Item = KeyCode>) -> Action {
@@ -346,6 +351,18 @@ mod tests {
     }
 
     #[test]
+    fn enter_means_a_thread_that_is_on_the_screen() {
+        let mut app = app(100);
+        assert_eq!(
+            press(&mut app, [KeyCode::End, KeyCode::Enter]),
+            Action::Nothing,
+            "not there yet"
+        );
+        serve(&mut app, 100);
+        assert_eq!(press(&mut app, [KeyCode::Enter]), Action::Ask(99));
+    }
+
+    #[test]
     fn q_quits_except_in_a_search() {
         let mut app = app(1);
         assert_eq!(press(&mut app, [KeyCode::Char('q')]), Action::Quit);
@@ -359,7 +376,8 @@ mod tests {
         let mut app = app(0);
         for (ms, switches) in [(1_000, 100), (1_100, 5_000), (2_000, 600), (4_000, 1_600)] {
             let counters = [("switches".to_owned(), switches)].into();
-            app.receive(Snapshot { counters, uptime_ns: ms * 1_000_000, ..Snapshot::default() });
+            let uptime_ns = ms * 1_000_000;
+            app.receive(Snapshot { counters, uptime_ns, ..Snapshot::default() }, 0);
         }
         // From the first look, at 0: 100 in a second. The one after a tenth of a second does not count.
         assert_eq!(app.rates, [100, 500, 500]);

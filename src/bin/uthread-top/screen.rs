@@ -150,10 +150,10 @@ fn draw_threads(frame: &mut Frame<'_>, area: Rect, app: &App, rows: &[ThreadRow]
         let arrow = if app.request.descending { "▼" } else { "▲" };
         cell(style, format!("{}{arrow}", style.title)).style(Style::new().fg(Color::Yellow).bold())
     };
-    let selected = app.selected.saturating_sub(app.request.offset);
+    let selected = app.selected.checked_sub(app.first);
     let line = |(place, thread): (usize, &ThreadRow)| {
         let row = Row::new(columns.iter().map(|style| cell(style, style.text(thread))));
-        let style = match (&*thread.state, place == selected) {
+        let style = match (&*thread.state, Some(place) == selected) {
             (_, true) => Style::new().black().on_cyan(),
             ("running", _) => Style::new().fg(Color::Green),
             ("runnable", _) => Style::new().fg(Color::Yellow),
@@ -293,7 +293,7 @@ mod tests {
 
     fn app(workers: usize) -> App {
         let mut app = App::new(SnapshotRequest::default(), Duration::from_secs(1));
-        app.receive(snapshot(workers));
+        app.receive(snapshot(workers), 0);
         app
     }
 

@@ -23,7 +23,8 @@ enum Message {
     Key(KeyEvent),
     /// The screen has another size, or must be drawn anew.
     Redraw,
-    Snapshot(Box<Snapshot>),
+    /// With the place in the list of its first row.
+    Snapshot(Box<Snapshot>, usize),
     Stack(u64, Box<Stack>),
     Signal(Signal),
     Failed(io::Error),
@@ -115,7 +116,7 @@ fn show(
                     Action::Nothing => {}
                 },
                 Message::Redraw => {}
-                Message::Snapshot(snapshot) => app.receive(*snapshot),
+                Message::Snapshot(snapshot, first) => app.receive(*snapshot, first),
                 Message::Stack(id, stack) => app.receive_stack(id, *stack),
                 // As the shell has it.
                 Message::Signal(signal) => return Ok(ExitCode::from(128 + signal as u8)),
@@ -180,7 +181,8 @@ fn ask_questions(
             (_, Some(id)) => client.stack(id).map(|s| Some(Message::Stack(id, Box::new(s)))),
             (Some(request), None) if is_due => {
                 due = Instant::now() + delay;
-                client.snapshot(request).map(|s| Some(Message::Snapshot(Box::new(s))))
+                let message = |s| Some(Message::Snapshot(Box::new(s), request.offset));
+                client.snapshot(request).map(message)
             }
             _ => Ok(None),
         };
