@@ -83,6 +83,7 @@ pub(crate) fn copy_ranges(ranges: &[(usize, usize)]) -> io::Result<Vec<Vec<u8>>>
                 iov_len: *length,
             })
             .collect::<Vec<_>>();
+        part.iter().for_each(|(at, length)| prefetch(*at, *length));
         let read = read(&remote, &mut bytes)?;
         let mut end = 0;
         for (_, length) in part {
@@ -187,7 +188,7 @@ mod tests {
         let here = std::ptr::from_ref(&word).addr();
         let mut bytes = [0; 12];
         assert_eq!(copy(&[here, 8, here], 4, &mut bytes).unwrap(), 1);
-        assert_eq!(copy_range(8, 100).unwrap(), []);
+        assert!(copy_range(8, 100).unwrap().is_empty());
         assert_eq!(copy_range(here, 4).unwrap(), 7_u32.to_ne_bytes());
     }
 }

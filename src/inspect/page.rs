@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn nothing_is_on_a_page_behind_the_end() {
-        assert_eq!(page(&[], false, 0..0), []);
-        assert_eq!(page(&[1, 2], false, 2..2), []);
+        assert!(page(&[], false, 0..0).is_empty());
+        assert!(page(&[1, 2], false, 2..2).is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::Location;
+use std::string::FromUtf8Error;
 use std::time::Duration;
 
 use super::SchedStat;
@@ -257,7 +258,9 @@ pub(crate) fn name(entries: &mut [&mut Entry]) -> io::Result<()> {
         for (entry, bytes) in batch.iter_mut().zip(bytes) {
             let now = (words.next().unwrap_or(0), words.next().unwrap_or(0));
             if now == entry.name_at && entry.resident.is_still(entry.number) {
-                entry.name = Some(String::from_utf8_lossy(&bytes).into_owned());
+                // It may have been cut in the middle of a character.
+                let lossy = |e: FromUtf8Error| String::from_utf8_lossy(e.as_bytes()).into_owned();
+                entry.name = Some(String::from_utf8(bytes).unwrap_or_else(lossy));
             }
         }
     }

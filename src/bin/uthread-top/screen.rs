@@ -230,7 +230,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let keys = if app.stack.is_some() {
         "Esc back  r again  ↑↓ scroll  q quit"
     } else {
-        "q quit  / search  ←→ or 1-9 sort  r reverse  ↑↓ PgUp PgDn Home End  Enter stack  Space pause"
+        "q quit  / search  ←→ 1-9 sort  r reverse  ↑↓ PgUp PgDn  Enter stack  Space pause"
     };
     let place = match (app.matching(), &*app.request.search) {
         (0, _) if app.snapshot.is_none() => String::new(),
