@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::runtime;
 use crate::sched::{Cap, GroupId, Policy};
-use crate::worker::group::Member;
-use crate::worker::{self, SchedStat};
+use crate::stats::SchedStat;
+use crate::worker;
+use crate::worker::group::{Member, name_of};
 
 /// A group of green threads with a share of the CPU.
 ///
@@ -113,9 +114,26 @@ impl Group {
         Group(Arc::new(Member::of(id)))
     }
 
+    /// All groups of the process, the default one first. They exist as long as the handles do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let http = uthread::Group::builder().name("http").build()?;
+    /// for group in uthread::Group::all() {
+    ///     println!("{}: {:?}", group.name(), group.stats().run_time);
+    /// }
+    /// # assert!(uthread::Group::all().iter().any(|group| group.name() == "http"));
+    /// # drop(http);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn all() -> Vec<Group> {
+        Member::all().map(|member| Group(Arc::new(member))).collect()
+    }
+
     /// The name it was given; `default` for the default group.
     pub fn name(&self) -> String {
-        if self.0.id() == GroupId::DEFAULT { "default".to_owned() } else { self.0.name().clone() }
+        name_of(self.0.id())
     }
 
     /// Its weight.

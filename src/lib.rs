@@ -16,18 +16,24 @@ mod sched;
 mod stats;
 mod thread;
 mod time;
+pub mod trace;
 mod worker;
 
 pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
 pub use preempt::{Stall, StallKind};
-pub use roster::{Dump, Frame, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump, threads};
-pub use runtime::{Runtime, RuntimeBuilder, stats};
-pub use stats::Stats;
+pub use roster::{
+    Dump, Frame, StackTotals, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump,
+    dump_on_signal, stacks, threads,
+};
+#[cfg(feature = "prometheus")]
+pub use runtime::prometheus;
+pub use runtime::{Runtime, RuntimeBuilder, stats, trace};
+pub use stats::{Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats};
 pub use thread::{
     Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,
     park_timeout, scope, spawn, yield_now,
 };
 pub use time::sleep;
-pub use worker::{SchedStat, blocking, without_preemption};
+pub use worker::{blocking, without_preemption};

@@ -9,9 +9,13 @@ use crate::group::Group;
 #[cfg(feature = "inspect")]
 use crate::inspect;
 use crate::preempt::{self, Stall, StallHook};
-use crate::stats::Stats;
+use crate::roster;
+#[cfg(feature = "prometheus")]
+use crate::stats::prometheus as text_of;
+use crate::stats::{SchedStat, Stats};
 use crate::thread::{self, JoinHandle};
-use crate::worker::{self, Config, SchedStat};
+use crate::trace::{self, Trace};
+use crate::worker::{self, Config};
 
 /// Configures a [`Runtime`].
 ///
@@ -37,6 +41,7 @@ pub struct RuntimeBuilder {
     helpers: usize,
     stall_threshold: Duration,
     on_stall: Option<StallHook>,
+    trace_events: usize,
     #[cfg(feature = "inspect")]
     socket: Option<std::path::PathBuf>,
     #[cfg(all(test, not(loom)))]
@@ -135,6 +140,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How many events of its scheduler each worker keeps for [`Runtime::trace`]; by default 8192. They take 16
+    /// bytes each. Rounded up to a power of two, and at most 2²⁴; with 0, none are kept.
+    pub fn trace_events(mut self, events: usize) -> Self {
+        self.trace_events = events.min(1 << 24);
+        self
+    }
+
     /// Opens a Unix socket there, through which `uthread-top` and other programs of the same user can look into the
     /// runtime; see [`inspect`](crate::inspect). By default the environment variable `UTHREAD_SOCKET`, for the
     /// first runtime of the process, or else none.
@@ -170,6 +182,7 @@ impl RuntimeBuilder {
             helpers: self.helpers,
             stall_threshold: self.stall_threshold,
             on_stall: self.on_stall.clone().or_else(StallHook::from_environment),
+            trace_events: self.trace_events,
             #[cfg(all(test, not(loom)))]
             tape: self.tape,
         }
@@ -193,6 +206,7 @@ impl RuntimeBuilder {
         if let Some(socket) = socket {
             runtime._server = Some(socket.serve(runtime.inner())?);
         }
+        roster::as_environment_says();
         Ok(runtime)
     }
 
@@ -281,6 +295,7 @@ impl Runtime {
             helpers: 256,
             stall_threshold: Duration::from_millis(50),
             on_stall: None,
+            trace_events: trace::DEFAULT_EVENTS,
             #[cfg(feature = "inspect")]
             socket: None,
             #[cfg(all(test, not(loom)))]
@@ -294,6 +309,7 @@ impl Runtime {
     ///
     /// Panics if the thread cannot be created; [`Builder::spawn_in`](crate::Builder::spawn_in) returns
     /// the error.
+    #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -311,6 +327,7 @@ impl Runtime {
     /// # Blocking
     ///
     /// Blocks the calling OS thread, or parks the calling green thread.
+    #[track_caller]
     pub fn run<F, T>(&self, f: F) -> T
     where
         F: FnOnce() -> T + Send,
@@ -338,9 +355,29 @@ impl Runtime {
         Stats::of(&self.inner)
     }
 
+    /// The newest events of the scheduler, for the time when something was slow: see [`trace`](mod@crate::trace).
+    ///
+    /// The runtime goes on meanwhile. Each worker keeps some thousands
+    /// ([`RuntimeBuilder::trace_events`]), and all other OS threads together as many as one worker.
+    pub fn trace(&self) -> Trace {
+        Trace::of(&self.inner)
+    }
+
     /// What the threads of a group have used so far in this runtime.
     pub fn group_stats(&self, group: &Group) -> SchedStat {
         self.inner.group_stats(group.as_member())
+    }
+
+    /// All groups of the process ([`Group::all`]), and what their threads have used so far in this runtime.
+    pub fn groups(&self) -> Vec<(Group, SchedStat)> {
+        groups_of(&self.inner)
+    }
+
+    /// All metrics of this runtime and its groups as text, in the format that Prometheus scrapes; as
+    /// [`prometheus`](fn@crate::prometheus).
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus(&self) -> String {
+        prometheus_of(&self.inner)
     }
 
     /// Whether the green threads of this runtime own their thread-locals.
@@ -384,5 +421,46 @@ pub fn stats() -> Stats {
     match worker::current() {
         Some(thread) => Stats::of(thread.get().runtime()),
         None => started().map_or_else(Stats::default, Runtime::stats),
+    }
+}
+
+/// The newest events of the scheduler of the calling green thread's runtime; on other threads, of the one that
+/// [`spawn`](crate::spawn) uses there. None if that was never started.
+pub fn trace() -> Trace {
+    match worker::current() {
+        Some(thread) => Trace::of(thread.get().runtime()),
+        None => started().map_or_else(Trace::empty, Runtime::trace),
+    }
+}
+
+fn groups_of(runtime: &worker::Runtime) -> Vec<(Group, SchedStat)> {
+    let all = Group::all().into_iter();
+    all.map(|group| (group.clone(), runtime.group_stats(group.as_member()))).collect()
+}
+
+#[cfg(feature = "prometheus")]
+fn prometheus_of(runtime: &worker::Runtime) -> String {
+    let groups = groups_of(runtime).into_iter().map(|(group, stat)| (group.name(), stat));
+    text_of(Stats::of(runtime), groups)
+}
+
+/// All metrics as text, in the format that Prometheus scrapes (version 0.0.4): of the calling green thread's runtime; on
+/// other threads, of the one that [`spawn`](crate::spawn) uses there. Empty if that was never started.
+///
+/// Names begin with `uthread_`, counters end in `_total`, times are in seconds. Histograms have a bucket per power of
+/// two of nanoseconds; [`Stats`] has finer ones. What groups have used has the label `group`, their name; groups of the
+/// same name are summed up. Needs the feature `prometheus`.
+///
+/// # Examples
+///
+/// ```
+/// let text = uthread::spawn(uthread::prometheus).join().unwrap();
+/// assert!(text.contains("uthread_spawned_total 1\n"));
+/// ```
+#[cfg(feature = "prometheus")]
+pub fn prometheus() -> String {
+    match worker::current() {
+        Some(thread) => prometheus_of(thread.get().runtime()),
+        None => started().map_or_else(String::new, Runtime::prometheus),
     }
 }

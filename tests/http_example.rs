@@ -40,6 +40,21 @@ fn one_connection_serves_many_requests() {
 }
 
 #[test]
+#[cfg(feature = "prometheus")]
+fn a_monitoring_system_gets_the_figures_of_the_runtime_that_serves_it() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
+    let answer = client.response();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(text.contains("uthread_op_latency_seconds_count{op=\"accept\"} 1\n"), "{text}");
+    client.send("HEAD /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.response_head().status, 200);
+}
+
+#[test]
 fn hundreds_of_connections_are_served_at_once() {
     let server = Server::start(&[]);
     let mut clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();

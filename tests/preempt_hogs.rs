@@ -226,7 +226,7 @@ fn that_keep_things_on_stack_and_in_thread_locals_find_them_there() {
 #[test]
 fn that_recurse_to_their_guard_page_survive_every_tick() {
     for workers in [1, 2, 4] {
-        let shown = |now: uthread::Stats| now.forced_switches >= 30 && now.deferred_stack >= 10;
+        let shown = |now: &uthread::Stats| now.forced_switches >= 30 && now.deferred_stack >= 10;
         until(&hectic(workers).build().unwrap(), shown, || {
             on_each(8, |i| memory::recurse(i as u64))
         });

@@ -78,7 +78,7 @@ fn mix(seed: u64, workers: usize, played: &Arc<Played>) {
     });
     let stats = runtime.stats();
     assert!(stats.forced_switches >= 100 && stats.helper_moves >= 10, "{stats}");
-    assert!(workers == 1 || migrations(stats) >= 10, "{stats}");
+    assert!(workers == 1 || migrations(&stats) >= 10, "{stats}");
 }
 
 /// Mixes on more and more workers, in the process that plays them.

@@ -22,7 +22,7 @@ use preempt::{hectic, on_each, os_thread, several_at_once, until};
 use subprocess::in_child;
 
 /// Threads that send themselves a signal, now pinned, when it interrupts them at a known place, now not.
-fn signal_themselves(signal: libc::c_int, shown: impl Fn(Stats) -> bool + Sync) {
+fn signal_themselves(signal: libc::c_int, shown: impl Fn(&Stats) -> bool + Sync) {
     for workers in [1, 2, 4] {
         let handled = HANDLED.load(Ordering::Relaxed);
         let sent = AtomicU64::new(0);
@@ -45,12 +45,12 @@ fn signal_themselves(signal: libc::c_int, shown: impl Fn(Stats) -> bool + Sync) 
 }
 
 /// Threads that compute while an OS thread sends their workers signals.
-fn are_signalled(signal: libc::c_int, shown: impl Fn(Stats) -> bool + Sync) {
+fn are_signalled(signal: libc::c_int, shown: impl Fn(&Stats) -> bool + Sync) {
     for workers in [1, 2, 4] {
         let targets = Mutex::new(Vec::new());
         let over = AtomicBool::new(false);
         let sent = AtomicU64::new(0);
-        let shown = |now: Stats| {
+        let shown = |now: &Stats| {
             sent.load(Ordering::Relaxed) >= 50 && now.forced_switches >= 20 && shown(now)
         };
         let runtime = hectic(workers).build().unwrap();
@@ -128,7 +128,7 @@ fn handlers_that_are_installed_again_and_again_run_undisturbed() {
 #[test]
 fn threads_that_block_signals_stay_where_they_block_them() {
     for workers in [1, 2, 4] {
-        let shown = |now: Stats| now.forced_switches >= 20 && now.deferred_signals >= 20;
+        let shown = |now: &Stats| now.forced_switches >= 20 && now.deferred_signals >= 20;
         until(&hectic(workers).build().unwrap(), shown, || {
             on_each(3 * workers, |i| signals::block(i as u64));
         });

@@ -23,7 +23,7 @@ fn interrupted_and_moved(body: impl Fn(u64) + Sync) {
     let seeds = AtomicU64::new(1);
     for workers in [1, 2, 4] {
         let moved = AtomicU64::new(0);
-        let shown = |now: Stats| {
+        let shown = |now: &Stats| {
             now.forced_switches >= 60 && (workers == 1 || moved.load(Ordering::Relaxed) >= 4)
         };
         until(&hectic(workers).build().unwrap(), shown, || {
@@ -115,7 +115,7 @@ fn of_hundreds_of_threads_that_migrate() {
     for workers in [1, 4] {
         let runtime = hectic(workers).build().unwrap();
         let seeds = AtomicU64::new(1);
-        let shown = |now: Stats| {
+        let shown = |now: &Stats| {
             now.forced_switches >= THREADS as u64 && (workers == 1 || migrations(now) >= 50)
         };
         until(&runtime, shown, || {

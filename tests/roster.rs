@@ -1,5 +1,7 @@
 //! Who the green threads are, what they do, and where they are in their code.
 
+#[path = "common/subprocess.rs"]
+mod subprocess;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
@@ -165,6 +167,29 @@ fn a_thread_that_uses_much_stack_has_a_high_water_mark() {
     });
 }
 
+#[test]
+fn stacks_in_sum_are_those_of_all_threads() {
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let threads = ["one", "two", "three"].map(|name| spawn(&runtime, name, uthread::park));
+        for name in ["one", "two", "three"] {
+            until_waits(&runtime, name, "park");
+        }
+        let totals = runtime.stacks().unwrap();
+        let all = runtime.threads().unwrap();
+        assert_eq!(totals.threads, 3);
+        assert_eq!(totals.green.reserved, all.iter().map(|t| t.stack.reserved).sum::<usize>());
+        assert_eq!(totals.green.resident, all.iter().map(|t| t.stack.resident).sum::<usize>());
+        assert_eq!(totals.green.high_water, all.iter().map(|t| t.stack.high_water).sum::<usize>());
+        assert!(totals.os.reserved > totals.green.reserved, "std reserves more");
+        assert!(totals.os.resident > totals.green.resident, "the kernel has stacks, too");
+        for thread in threads {
+            thread.thread().unpark();
+            thread.join().unwrap();
+        }
+    });
+}
+
 /// Threads come and go all the time; each one that is seen is whole.
 #[test]
 fn a_census_among_threads_that_come_and_go_sees_them_whole() {
@@ -283,6 +308,62 @@ fn a_dump_shows_where_a_thread_is_blocked_in_the_kernel() {
     });
 }
 
+/// Each thread is as many calls deep as its name says; some wait there, some compute.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_dump_of_ten_thousand_threads_shows_each_ones_own_frames() {
+    const THREADS: usize = 10_000;
+    const HOGS: usize = 50;
+
+    #[inline(never)]
+    fn descends(depth: usize, at_the_bottom: &dyn Fn()) {
+        if depth > 0 {
+            descends(depth - 1, at_the_bottom);
+        } else {
+            at_the_bottom();
+        }
+        black_box(());
+    }
+
+    let runtime = runtime(2);
+    watched(&runtime, || {
+        let over = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|i| {
+                let (over, depth) = (over.clone(), 1 + i % 40);
+                let body = move || {
+                    descends(depth, &|| match i % (THREADS / HOGS) {
+                        0 => computes_for_ever(&over),
+                        _ => uthread::park(),
+                    });
+                };
+                let builder = Builder::new().name(format!("{depth}")).stack_size(64 << 10);
+                builder.spawn_in(&runtime, body).unwrap()
+            })
+            .collect();
+        // Until all are at the bottom.
+        let at_bottom =
+            |t: &ThreadInfo| t.state.reason() == Some("park") || t.stat.forced_switches > 0;
+        while runtime.threads().unwrap().iter().any(|t| !at_bottom(t)) {
+            std::thread::yield_now();
+        }
+        let dump = runtime.dump().unwrap();
+        assert_eq!(dump.threads.len(), THREADS);
+        for dumped in &dump.threads {
+            let depth: usize = dumped.thread.name.as_ref().unwrap().parse().unwrap();
+            let is_call = |f: &&uthread::Frame| {
+                f.function.as_ref().is_some_and(|name| name.ends_with("::descends"))
+            };
+            assert_eq!(dumped.frames.iter().filter(is_call).count(), depth + 1, "{dumped:#?}");
+            let computes = has_frame(dumped, "computes_for_ever");
+            assert_eq!(computes, dumped.thread.state.reason().is_none());
+        }
+        over.store(true, Ordering::Relaxed);
+        threads.iter().for_each(|t| t.thread().unpark());
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
 #[test]
 fn a_thread_dumps_itself_and_its_siblings() {
     let runtime = runtime(2);
@@ -300,4 +381,33 @@ fn a_thread_dumps_itself_and_its_siblings() {
         parks.thread().unpark();
         parks.join().unwrap();
     });
+}
+
+#[test]
+fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
+    let test = "a_signal_has_all_threads_dumped_and_the_process_goes_on";
+    let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
+        let runtime = runtime(1);
+        let parks = spawn(&runtime, "parks", waits_for_a_friend);
+        until_waits(&runtime, "parks", "park");
+        // What is written to stderr comes back here before it goes to where it went before.
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let stderr = nix::unistd::dup(std::io::stderr()).unwrap();
+        nix::unistd::dup2_stderr(&writer).unwrap();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains("spawned at") {
+            let mut some = [0; 4096];
+            let count = reader.read(&mut some).unwrap();
+            text.extend_from_slice(&some[..count]);
+        }
+        nix::unistd::dup2_stderr(&stderr).unwrap();
+        eprintln!("{}", String::from_utf8_lossy(&text));
+        parks.thread().unpark();
+        parks.join().unwrap();
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("thread 1 'parks': waiting (park)"), "{stderr}");
+    assert!(stderr.contains("waits_for_a_friend"), "{stderr}");
 }

@@ -11,9 +11,10 @@
 //! With `--features inspect` and `UTHREAD_SOCKET=/tmp/http.sock` in its environment, `uthread-top /tmp/http.sock`
 //! shows its threads, one for each connection; it takes no code for that.
 //!
-//! It has two resources: `/` says hello and `/echo` sends back the body posted to it. The rest is
-//! what a server that faces strangers needs: limits on sizes and times, one reading of every
-//! message or none, and an end that loses nothing. A reader of the modules meets a request in this
+//! It has two resources, `/` says hello and `/echo` sends back the body posted to it; with
+//! `--features prometheus` also `/metrics`, the runtime's figures. The rest is what a server that
+//! faces strangers needs: limits on sizes and times, one reading of every message or none, and an
+//! end that loses nothing. A reader of the modules meets a request in this
 //! order:
 //!
 //! | module | concern |

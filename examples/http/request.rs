@@ -50,6 +50,7 @@ pub(crate) enum Method {
 pub(crate) enum Route {
     Root,
     Echo,
+    Metrics,
     Unknown,
 }
 
@@ -115,6 +116,7 @@ fn route(target: &str) -> Route {
     match path(target) {
         "/" => Route::Root,
         "/echo" => Route::Echo,
+        "/metrics" => Route::Metrics,
         _ => Route::Unknown,
     }
 }

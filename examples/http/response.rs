@@ -4,6 +4,7 @@
 //! answered with one write, and they are put together from parts that are constants, but for the
 //! body and its length.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use crate::request::{Head, Method, Route, Version};
@@ -34,30 +35,34 @@ struct Answer<'a> {
     status: Status,
     /// Complete lines.
     fields: &'static str,
-    body: &'a [u8],
+    body: Cow<'a, [u8]>,
 }
 
 impl<'a> Answer<'a> {
     fn to(head: &Head, body: &'a [u8]) -> Answer<'a> {
         match (head.route, head.method) {
             (Route::Root, Method::Get | Method::Head) => {
-                Answer::ok("Content-Type: text/plain\r\n", b"Hello, World!")
+                Answer::ok("Content-Type: text/plain\r\n", b"Hello, World!".as_slice())
             }
             (Route::Root, _) => Answer::error(Status::METHOD_NOT_ALLOWED, "Allow: GET, HEAD\r\n"),
             (Route::Echo, Method::Post) => {
                 Answer::ok("Content-Type: application/octet-stream\r\n", body)
             }
             (Route::Echo, _) => Answer::error(Status::METHOD_NOT_ALLOWED, "Allow: POST\r\n"),
+            (Route::Metrics, Method::Get | Method::Head) => metrics(),
+            (Route::Metrics, _) => {
+                Answer::error(Status::METHOD_NOT_ALLOWED, "Allow: GET, HEAD\r\n")
+            }
             (Route::Unknown, _) => Answer::error(Status::NOT_FOUND, ""),
         }
     }
 
-    fn ok(fields: &'static str, body: &'a [u8]) -> Answer<'a> {
-        Answer { status: Status::OK, fields, body }
+    fn ok(fields: &'static str, body: impl Into<Cow<'a, [u8]>>) -> Answer<'a> {
+        Answer { status: Status::OK, fields, body: body.into() }
     }
 
     fn error(status: Status, fields: &'static str) -> Answer<'a> {
-        Answer { status, fields, body: b"" }
+        Answer { status, fields, body: Cow::Borrowed(b"") }
     }
 
     fn append_to(&self, output: &mut Vec<u8>, connection: &str, body: &[u8]) {
@@ -72,6 +77,19 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// The runtime's figures, for a monitoring system that asks for them now and then.
+#[cfg(feature = "prometheus")]
+fn metrics<'a>() -> Answer<'a> {
+    let fields = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
+    Answer::ok(fields, uthread::prometheus().into_bytes())
+}
+
+/// Without the feature that makes the text there is no such resource.
+#[cfg(not(feature = "prometheus"))]
+fn metrics<'a>() -> Answer<'a> {
+    Answer::error(Status::NOT_FOUND, "")
+}
+
 /// Appends the answer to a request; `keep_alive` says whether another one may follow.
 pub(crate) fn answer(head: &Head, body: &[u8], keep_alive: bool, output: &mut Vec<u8>) {
     let answer = Answer::to(head, body);
@@ -80,7 +98,7 @@ pub(crate) fn answer(head: &Head, body: &[u8], keep_alive: bool, output: &mut Ve
         (true, Version::Http10) => KEEP_ALIVE,
         (true, Version::Http11) => "",
     };
-    let body = if head.method == Method::Head { b"" } else { answer.body };
+    let body: &[u8] = if head.method == Method::Head { b"" } else { &answer.body };
     answer.append_to(output, connection, body);
 }
 

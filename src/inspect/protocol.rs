@@ -131,7 +131,7 @@ pub struct Snapshot {
     pub workers: Vec<WorkerRow>,
     /// The groups of the process, the default one first.
     pub groups: Vec<GroupRow>,
-    /// Counters and states by the names of [`Stats`](crate::Stats).
+    /// What is a number in [`Stats`](crate::Stats), by its name.
     pub counters: BTreeMap<String, u64>,
     /// How many threads there are.
     pub threads: Census,

@@ -12,7 +12,7 @@ use super::protocol::{
 };
 use crate::roster::{Frame, Survey, ThreadInfo};
 use crate::sched::MOST_GROUPS;
-use crate::stats::Stats;
+use crate::stats::{Metric, MetricValue, Stats};
 use crate::time::now;
 use crate::worker::census::{self, Entry};
 use crate::worker::group::Member;
@@ -234,11 +234,13 @@ fn count(entries: &[Entry]) -> Census {
     census
 }
 
-/// What `Display` writes, which is a name and a number on each line.
+/// The metrics that are one number each.
 fn counters(stats: &Stats) -> BTreeMap<String, u64> {
-    let text = stats.to_string();
-    let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    let number = |(metric, value): (&Metric, MetricValue<'_>)| match (metric.label, value) {
+        (None, MetricValue::Number(number)) => Some((metric.name.to_owned(), number)),
+        _ => None,
+    };
+    stats.metrics().filter_map(number).collect()
 }
 
 fn nanoseconds(time: Duration) -> u64 {

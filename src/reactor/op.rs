@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 use super::timer;
+use crate::trace::Operation;
 
 /// One operation, in the terms of the system call of the same name. Who submits it vouches for the
 /// pointers until its completion.
@@ -28,12 +29,30 @@ pub(crate) enum Request {
     SendMsg { fd: RawFd, message: *const libc::msghdr, flags: i32 },
 }
 
+impl Request {
+    /// What recordings and statistics call it.
+    pub(crate) fn operation(&self) -> Operation {
+        match self {
+            Request::Accept { .. } => Operation::Accept,
+            Request::Connect { .. } => Operation::Connect,
+            Request::Recv { .. } => Operation::Recv,
+            Request::Send { .. } => Operation::Send,
+            Request::RecvMsg { .. } => Operation::RecvMsg,
+            Request::SendMsg { .. } => Operation::SendMsg,
+        }
+    }
+}
+
 /// An op in flight. Lives on the stack of the thread that waits for it; accessed by that thread
 /// before it leaves its worker and after it is resumed, in between by that worker alone.
 #[derive(Debug)]
 pub(crate) struct Op<W> {
     /// Who waits.
     pub(crate) waiter: W,
+    /// What it is, for recordings and statistics.
+    pub(crate) operation: Operation,
+    /// Since when it is under way, in nanoseconds, if it is. For statistics.
+    pub(crate) begun: Cell<Option<u64>>,
     /// The kernel's result: not negative, or a negated errno.
     pub(crate) result: Cell<i32>,
     /// The op's time-out, while it is armed.
@@ -53,9 +72,11 @@ pub(super) struct Cancel<W> {
 }
 
 impl<W> Op<W> {
-    pub(crate) fn new(waiter: W) -> Op<W> {
+    pub(crate) fn new(waiter: W, operation: Operation) -> Op<W> {
         Op {
             waiter,
+            operation,
+            begun: Cell::new(None),
             result: Cell::new(0),
             timer: Cell::new(None),
             timed_out: Cell::new(false),

@@ -48,7 +48,8 @@ pub struct ThreadDump {
 /// All green threads of a runtime, with their frames. Made by [`dump`](fn@crate::dump).
 ///
 /// `Display` writes it as text. Threads with the same frames, state and place of spawning are written once, with
-/// their number.
+/// their number. What lies between a thread's first function and the function that it was spawned with is left out,
+/// unless the alternate form (`{:#}`) is asked for.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Dump {
@@ -173,7 +174,13 @@ impl fmt::Display for Dump {
                 write!(f, " (and {more} more like it)")?;
             }
             writeln!(f)?;
-            dumped.frames.iter().try_for_each(|frame| writeln!(f, "  {frame}"))?;
+            let is_end = |frame: &&Frame| {
+                let name = frame.function.as_deref().unwrap_or_default();
+                !f.alternate() && name.contains("__rust_begin_short_backtrace")
+            };
+            let shown = dumped.frames.iter().position(|frame| is_end(&frame));
+            let shown = &dumped.frames[..shown.unwrap_or(dumped.frames.len())];
+            shown.iter().try_for_each(|frame| writeln!(f, "  {frame}"))?;
             writeln!(f, "  spawned at {}", dumped.thread.spawned_at)?;
         }
         Ok(())

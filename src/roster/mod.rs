@@ -4,11 +4,13 @@
 //! nothing here stops anybody: lists are made from copies of control blocks (`worker::census`), stacks from copies of
 //! stacks. Only a thread that runs is interrupted, for as long as the copying takes.
 //!
-//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text. -
-//!   `survey`: all threads at a glance, for those who show some of them.
+//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text.
+//! - [`signal`]: dumps that are asked for from outside. - `survey`: all threads at a
+//!   glance, for those who show some of them.
 
 mod dump;
 mod frames;
+mod signal;
 #[cfg(feature = "inspect")]
 mod survey;
 mod usage;
@@ -19,15 +21,18 @@ use std::time::Duration;
 
 pub use dump::{Dump, ThreadDump};
 pub use frames::Frame;
+pub(crate) use signal::as_environment_says;
+pub use signal::dump_on_signal;
 #[cfg(feature = "inspect")]
 pub(crate) use survey::Survey;
-pub use usage::StackUsage;
+pub use usage::{StackTotals, StackUsage};
 
 use crate::runtime::{self, Runtime};
+use crate::stats::SchedStat;
 use crate::thread::ThreadId;
 use crate::time::now;
 use crate::worker::census::{self, Entry};
-use crate::worker::{self, SchedStat, State};
+use crate::worker::{self, State};
 
 /// What a green thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,6 +153,36 @@ pub fn dump() -> io::Result<Dump> {
     with_own_runtime(dump::take)
 }
 
+/// What the stacks of the same runtime's threads as [`threads`] take in sum, and what they would take as OS threads.
+///
+/// # Errors
+///
+/// As for [`threads`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let thread = uthread::spawn(uthread::park);
+/// # while uthread::stats().parks == 0 { std::thread::yield_now() }
+/// let stacks = uthread::stacks()?;
+/// assert_eq!(stacks.threads, 1);
+/// assert!(stacks.green.resident < stacks.os.resident);
+/// thread.thread().unpark();
+/// # thread.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
+pub fn stacks() -> io::Result<StackTotals> {
+    with_own_runtime(stacks_of)
+}
+
+fn stacks_of(runtime: &worker::Runtime) -> io::Result<StackTotals> {
+    let pages = usage::PageMap::open()?;
+    let stacks = census::take(runtime)?.into_iter().map(|entry| pages.usage(entry.stack));
+    stacks.collect::<io::Result<Vec<_>>>().map(|stacks| StackTotals::of(&stacks))
+}
+
 fn with_own_runtime<T: Default>(
     f: impl FnOnce(&worker::Runtime) -> io::Result<T>,
 ) -> io::Result<T> {
@@ -165,7 +200,7 @@ fn threads_of(runtime: &worker::Runtime) -> io::Result<Vec<ThreadInfo>> {
 
 fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<ThreadInfo> {
     Ok(ThreadInfo {
-        id: ThreadId::new(entry.number),
+        id: ThreadId::from_number(entry.number).expect("numbers begin at 1"),
         state: state_of(&entry),
         name: entry.name,
         group: worker::group::name_of(entry.group),
@@ -194,6 +229,15 @@ impl Runtime {
     /// As there.
     pub fn threads(&self) -> io::Result<Vec<ThreadInfo>> {
         threads_of(self.inner())
+    }
+
+    /// What the stacks of the runtime's green threads take; see [`stacks`](fn@crate::stacks).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn stacks(&self) -> io::Result<StackTotals> {
+        stacks_of(self.inner())
     }
 
     /// The runtime's green threads, with the frames of each; see [`dump`](fn@crate::dump).

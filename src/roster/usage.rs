@@ -22,6 +22,60 @@ pub struct StackUsage {
     pub high_water: usize,
 }
 
+/// What the stacks of several threads take, and what those of as many OS threads would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StackTotals {
+    /// Number of threads.
+    pub threads: usize,
+    /// Their stacks, in sum.
+    pub green: StackUsage,
+    /// Those of as many threads of `std` that do the same: of the size that `std` reserves by default (or
+    /// `RUST_MIN_STACK`), with the same frames, and each with a stack in the kernel, of which the kernel tells how large
+    /// it is on average (`KernelStack` in proc_meminfo(5)). The kernel's other structures for a thread, and page
+    /// tables, are not counted.
+    pub os: StackUsage,
+}
+
+impl StackTotals {
+    pub(super) fn of(stacks: &[StackUsage]) -> StackTotals {
+        let mut green = StackUsage::default();
+        for stack in stacks {
+            green.reserved += stack.reserved;
+            green.resident += stack.resident;
+            green.high_water += stack.high_water;
+        }
+        let threads = stacks.len();
+        let kernel = threads * kernel_stack();
+        let os = StackUsage {
+            reserved: threads * std_stack() + kernel,
+            resident: green.resident + kernel,
+            high_water: green.high_water + kernel,
+        };
+        StackTotals { threads, green, os }
+    }
+}
+
+/// Bytes that `std` reserves for a thread's stack, with its guard page.
+fn std_stack() -> usize {
+    /// `DEFAULT_MIN_STACK_SIZE` of `std`.
+    const DEFAULT: usize = 2 << 20;
+    let set = std::env::var("RUST_MIN_STACK").ok().and_then(|size| size.parse().ok());
+    set.unwrap_or(DEFAULT) + page_size()
+}
+
+/// Bytes of the kernel's stack of a thread, on average over all threads of the system. 0 if it is not told.
+fn kernel_stack() -> usize {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (memory, load) = (read("/proc/meminfo"), read("/proc/loadavg"));
+    let line = memory.lines().find_map(|line| line.strip_prefix("KernelStack:"));
+    let all = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok());
+    // The fourth word is "running/existing".
+    let threads = load.split_whitespace().nth(3).and_then(|word| word.split_once('/'));
+    let threads = threads.and_then(|(_, existing)| existing.parse::<usize>().ok());
+    all.zip(threads).map_or(0, |(all, threads)| all * 1024 / threads.max(1))
+}
+
 /// The kernel's table of this process's pages.
 pub(super) struct PageMap(File);
 

@@ -1,164 +1,231 @@
-//! Counters.
+//! Counters and histograms.
 //!
-//! Each worker counts for itself in plain memory words that it alone writes: no locked instruction and
-//! no shared cache line on the way of a switch. A reader sums up whenever it likes; since counters
-//! are read one after the other while workers go on, sums may differ by what happened meanwhile.
+//! **One table.** Each metric is declared once, in [`table`]: its name, its kind, where it is counted, and a sentence
+//! that says what it is. From that come the words that are counted in ([`words`]), the snapshot that is given
+//! out ([`Stats`]; of groups and threads, [`SchedStat`]), their documentation and their text, and what
+//! exporters see ([`Stats::metrics`]).
+//!
+//! **Cost.** Each worker counts for itself in plain memory words that it alone writes: no locked instruction and
+//! no shared cache line on the way of a switch. Times come from the one reading of the clock that a switch takes
+//! anyway. A reader sums up whenever it likes; since words are read one after the other while workers go on, sums may
+//! differ by what happened meanwhile.
+//!
+//! - [`histogram`]: distributions of times. - `prometheus`: the text for monitoring systems.
+
+mod histogram;
+#[cfg(feature = "prometheus")]
+mod prometheus;
+mod table;
+mod words;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::context::pool;
 use crate::worker::Runtime;
 
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub use histogram::Histogram;
+#[cfg(feature = "prometheus")]
+pub(crate) use prometheus::prometheus;
+pub use table::{OpLatency, SchedStat, Stats};
+pub(crate) use table::{RuntimeCounters, WorkerCounters};
+pub(crate) use words::Counter;
 
-impl Counter {
-    /// Adds; only the writer may call it.
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.set(self.0.load(Ordering::Relaxed) + n);
-    }
+/// What is known of a metric beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// What it is called, with its unit if it has one (`stack_reserved_bytes`).
+    pub name: &'static str,
+    /// What tells it from others of the same name, if there are any: key and value.
+    pub label: Option<(&'static str, &'static str)>,
+    /// How its values are to be understood.
+    pub kind: MetricKind,
+    /// A sentence that says what it is.
+    pub help: &'static str,
+}
 
-    /// Sets; only the writer may call it.
-    #[inline]
-    pub(crate) fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
+/// How a [`Metric`]'s values are to be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// It has only grown since the runtime's start.
+    Counter,
+    /// A state, which comes and goes.
+    Gauge,
+    /// How often times of which length were seen since the runtime's start.
+    Histogram,
+}
 
-    /// Reads; anyone may.
-    #[inline]
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+/// The value of a [`Metric`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum MetricValue<'a> {
+    /// A number, in the unit that the name says.
+    Number(u64),
+    /// A time, whatever unit the name says.
+    Time(Duration),
+    /// A histogram.
+    Histogram(&'a Histogram),
+}
+
+/// A metric, and where its value is in a snapshot.
+struct Row<S> {
+    metric: Metric,
+    read: for<'a> fn(&'a S) -> MetricValue<'a>,
+}
+
+impl<S> Row<S> {
+    fn of<'a>(&'static self, snapshot: &'a S) -> (&'static Metric, MetricValue<'a>) {
+        (&self.metric, (self.read)(snapshot))
     }
 }
 
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// What one worker counts.
-        #[derive(Debug, Default)]
-        pub(crate) struct WorkerCounters {
-            $($(#[doc = $doc])+ pub(crate) $name: Counter,)+
-        }
-
-        impl WorkerCounters {
-            fn add_to(&self, stats: &mut Stats) {
-                $(stats.$name += self.$name.get();)+
-            }
-        }
-
-        /// Counts since a runtime's start, summed over its workers, and the state of the process's
-        /// stacks. Made by [`stats`](fn@crate::stats) and [`Runtime::stats`](crate::Runtime::stats).
-        ///
-        /// `Display` writes one line for each, its name and its value.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct Stats {
-            /// Workers of the runtime.
-            pub workers: u64,
-            /// Green threads that were created and have not ended.
-            pub threads_live: u64,
-            /// Helpers of the runtime: OS threads for green threads that block in the kernel.
-            pub helpers: u64,
-            $($(#[doc = $doc])+ pub $name: u64,)+
-            /// Stacks cut from slabs so far, in the whole process.
-            pub stacks_mapped: u64,
-            /// Stacks without an occupant that lie in the process's pools. (Up to 128 more may lie with
-            /// each worker that is not idle.)
-            pub stacks_pooled: u64,
-            /// Bytes of address space reserved for stacks in the whole process.
-            pub stack_reserved_bytes: u64,
-        }
-
-        impl fmt::Display for Stats {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut line = |name: &str, value: u64| writeln!(f, "{name} {value}");
-                line("workers", self.workers)?;
-                line("threads_live", self.threads_live)?;
-                line("helpers", self.helpers)?;
-                $(line(stringify!($name), self.$name)?;)+
-                line("stacks_mapped", self.stacks_mapped)?;
-                line("stacks_pooled", self.stacks_pooled)?;
-                line("stack_reserved_bytes", self.stack_reserved_bytes)
-            }
-        }
-    };
+/// What a snapshot consists of: it can be read, and subtracted from a later one.
+trait Value: Copy {
+    fn value<'a>(self) -> MetricValue<'a>;
+    fn less(self, earlier: Self) -> Self;
 }
 
-counters! {
-    /// Green threads created, by threads of the runtime and from outside.
-    spawned,
-    /// Green threads ended.
-    finished,
-    /// Times that a worker switched to a green thread.
-    switches,
-    /// Switches away from a green thread that yielded.
-    yields,
-    /// Switches away from a green thread that parked: joins and scopes included, I/O and sleep not.
-    parks,
-    /// Green threads made runnable again after a wait of any kind.
-    wakeups,
-    /// Times that a worker took threads from another.
-    steals,
-    /// Green threads so taken.
-    stolen,
-    /// Times that a green thread began to run on another worker than before; the first time included.
-    arrivals,
-    /// Ticks: times that a worker's timer interrupted it.
-    ticks,
-    /// Switches away from a green thread that was interrupted.
-    forced_switches,
-    /// Interruptions put off because the thread was in a section without preemption, the runtime's own or
-    /// one of [`without_preemption`](crate::without_preemption).
-    deferred_disabled,
-    /// Interruptions put off because the worker was between two threads, or on a signal handler's stack.
-    deferred_elsewhere,
-    /// Interruptions put off because the thread had blocked signals, or was in a signal handler.
-    deferred_signals,
-    /// Interruptions put off because the thread's stack had no room for its registers.
-    deferred_stack,
-    /// Signals sent to a worker because a thread was woken from outside while a long turn went on.
-    wake_signals,
-    /// Signals sent to a worker or a helper by the monitor.
-    monitor_signals,
-    /// Green threads moved to a helper because they were blocked in the kernel, or queued behind one that was.
-    helper_moves,
-    /// Calls of [`blocking`](crate::blocking), each of which moves its thread to a helper.
-    blocking_calls,
-    /// Stalls: see [`Stall`](crate::Stall).
-    stalls,
-    /// Times that a worker had nothing to do and slept in the kernel.
-    sleeps,
-    /// Calls of `io_uring_enter`.
-    ring_enters,
-    /// Entries submitted to rings.
-    submissions,
-    /// Ops completed.
-    completions,
+impl Value for u64 {
+    fn value<'a>(self) -> MetricValue<'a> {
+        MetricValue::Number(self)
+    }
+
+    fn less(self, earlier: u64) -> u64 {
+        self.saturating_sub(earlier)
+    }
+}
+
+impl Value for Duration {
+    fn value<'a>(self) -> MetricValue<'a> {
+        MetricValue::Time(self)
+    }
+
+    fn less(self, earlier: Duration) -> Duration {
+        self.saturating_sub(earlier)
+    }
 }
 
 impl Stats {
     pub(crate) fn of(runtime: &Runtime) -> Stats {
-        let pools = pool::totals();
-        let mut stats = Stats {
-            workers: runtime.workers().len() as u64,
-            threads_live: runtime.live() as u64,
-            spawned: runtime.remote_spawns.load(Ordering::Relaxed),
-            wakeups: runtime.remote_wakeups.load(Ordering::Relaxed),
-            wake_signals: runtime.wake_signals.load(Ordering::Relaxed),
-            monitor_signals: runtime.monitor_signals.load(Ordering::Relaxed),
-            stalls: runtime.stalls.load(Ordering::Relaxed),
-            helpers: runtime.helpers().count() as u64,
-            stacks_mapped: pools.mapped as u64,
-            stacks_pooled: pools.pooled as u64,
-            stack_reserved_bytes: pools.reserved as u64,
-            ..Stats::default()
-        };
-        for worker in runtime.workers() {
-            worker.counters.add_to(&mut stats);
-        }
-        stats.helper_moves += runtime.reliefs.load(Ordering::Relaxed);
+        let mut stats = Stats::gauges(&Source { runtime, pools: pool::totals() });
+        runtime.counters.add_to(&mut stats);
+        runtime.workers().iter().for_each(|worker| worker.counters.add_to(&mut stats));
         stats
+    }
+
+    /// All metrics, one after the other, those of the same name together.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use uthread::MetricValue;
+    ///
+    /// for (metric, value) in uthread::stats().metrics() {
+    ///     match value {
+    ///         MetricValue::Histogram(times) => println!("{}: {times:?}", metric.name),
+    ///         value => println!("{}: {value:?} ({})", metric.name, metric.help),
+    ///     }
+    /// }
+    /// ```
+    pub fn metrics(&self) -> impl Iterator<Item = (&'static Metric, MetricValue<'_>)> {
+        Stats::TABLE.iter().map(|row| row.of(self))
+    }
+}
+
+impl SchedStat {
+    /// All figures, one after the other.
+    pub fn metrics(&self) -> impl Iterator<Item = (&'static Metric, MetricValue<'_>)> {
+        SchedStat::TABLE.iter().map(|row| row.of(self))
+    }
+}
+
+/// Where gauges are read.
+struct Source<'a> {
+    runtime: &'a Runtime,
+    pools: pool::Totals,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (metric, value) in self.metrics() {
+            let name = match metric.label {
+                None => metric.name.to_owned(),
+                Some((_, value)) => format!("{value}_{}", metric.name),
+            };
+            match value {
+                MetricValue::Number(number) => writeln!(f, "{name} {number}")?,
+                MetricValue::Time(time) => writeln!(f, "{name} {}", time.as_secs_f64())?,
+                MetricValue::Histogram(times) => {
+                    let name = name.trim_end_matches("_seconds");
+                    let mut line = |what: &str, time: Duration| {
+                        writeln!(f, "{name}_{what} {}", time.as_nanos())
+                    };
+                    line("p50_ns", times.quantile(0.5))?;
+                    line("p99_ns", times.quantile(0.99))?;
+                    line("p999_ns", times.quantile(0.999))?;
+                    writeln!(f, "{name}_count {}", times.count())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::trace::Operation;
+
+    #[test]
+    fn names_say_units_and_none_is_there_twice() {
+        let stats = Stats::default();
+        let of_groups = SchedStat::default();
+        let all: Vec<_> = stats.metrics().chain(of_groups.metrics()).collect();
+        for (i, (metric, value)) in all.iter().enumerate() {
+            let is_time = matches!(value, MetricValue::Time(_) | MetricValue::Histogram(_));
+            assert_eq!(metric.name.ends_with("_seconds"), is_time, "{metric:?}");
+            assert!(metric.help.ends_with('.') && !metric.help.starts_with(' '), "{metric:?}");
+            assert!(!metric.help.contains('['), "links mean nothing there: {metric:?}");
+            let same = |(other, _): &&(&Metric, _)| {
+                (other.name, other.label) == (metric.name, metric.label)
+            };
+            assert_eq!(all[i + 1..].iter().find(same), None);
+        }
+    }
+
+    #[test]
+    fn those_of_the_same_name_stand_together_and_are_of_one_kind() {
+        let stats = Stats::default();
+        let all: Vec<_> = stats.metrics().map(|(metric, _)| metric).collect();
+        let of_ops: Vec<_> =
+            all.chunk_by(|a, b| a.name == b.name).filter(|same| same.len() > 1).collect();
+        assert_eq!(of_ops.len(), 1);
+        assert!(
+            of_ops[0]
+                .iter()
+                .all(|m| m.help == of_ops[0][0].help && m.kind == MetricKind::Histogram)
+        );
+        assert_eq!(of_ops[0].len(), 4);
+    }
+
+    #[test]
+    fn a_difference_has_counts_of_the_time_between_and_the_later_state() {
+        let words = WorkerCounters::default();
+        let mut earlier = Stats { threads_live: 7, ..Stats::default() };
+        words.switches.step();
+        words.run_delay.record(100);
+        words.add_to(&mut earlier);
+        words.switches.step();
+        words.run_delay.record(1_000);
+        words.op_latency(Operation::RecvMsg).record(50_000);
+        let mut later = Stats { threads_live: 5, ..Stats::default() };
+        words.add_to(&mut later);
+        let between = later.since(&earlier);
+        assert_eq!((between.switches, between.threads_live), (1, 5));
+        assert_eq!((between.run_delay.count(), between.op_latency.recv.count()), (1, 1));
+        assert_eq!(between.run_delay.sum(), Duration::from_nanos(1_000));
+        assert_eq!(earlier.since(&later).switches, 0, "saturates");
     }
 }

@@ -215,7 +215,8 @@ impl Builder {
         let announced = packet.announce();
         let theirs = packet.clone();
         let main = move || {
-            let result = catch_unwind(AssertUnwindSafe(f));
+            let body = AssertUnwindSafe(|| __rust_begin_short_backtrace(f));
+            let result = catch_unwind(body);
             theirs.finish(result);
         };
         let stack_size = self.stack_size.map(stack::rounded_size);
@@ -225,6 +226,15 @@ impl Builder {
         announced.keep();
         Ok(Joining { thread: Thread { identity }, packet })
     }
+}
+
+/// Calls a thread's body. By its name, backtraces that are asked to be short know where to end, as those of `std` do.
+#[inline(never)]
+fn __rust_begin_short_backtrace<T>(body: impl FnOnce() -> T) -> T {
+    let result = body();
+    // No tail call.
+    std::hint::black_box(());
+    result
 }
 
 /// What handles of both kinds have: the right to join a thread.
@@ -333,9 +343,9 @@ impl fmt::Debug for Thread {
 pub struct ThreadId(NonZero<u64>);
 
 impl ThreadId {
-    /// The id of the thread with that number.
-    pub(crate) fn new(number: u64) -> ThreadId {
-        ThreadId(NonZero::new(number).expect("numbers begin at 1"))
+    /// The one with that number; there is none with the number 0.
+    pub(crate) fn from_number(number: u64) -> Option<ThreadId> {
+        NonZero::new(number).map(ThreadId)
     }
 
     /// The number by which reports name the thread.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::group;
 use crate::sched::{GroupId, MOST_GROUPS};
-use crate::stats::Counter;
+use crate::stats::{Counter, SchedStat};
 
 /// A thread's account. Part of its control block.
 ///
@@ -18,7 +18,8 @@ use crate::stats::Counter;
 /// thread reads is an atomic word, lest the compiler takes it for one that nobody else changes.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// When it became runnable, while it is; nanoseconds of the monotonic clock.
+    /// When it became runnable, while it is; nanoseconds of the monotonic clock. The lowest bit is no part of the time:
+    /// it tells that a wait has ended then.
     since: Cell<u64>,
     run_time: Counter,
     run_delay: Counter,
@@ -46,39 +47,31 @@ pub(super) struct GroupAccount {
     migrations: Counter,
 }
 
+/// In [`Account::since`]: a wait has ended.
+const WOKEN: u64 = 1;
+
+/// How long a thread was runnable before its turn.
+pub(super) struct Delay {
+    /// Nanoseconds.
+    pub(super) time: u64,
+    /// It had waited for something before, not just for its turn.
+    pub(super) after_wait: bool,
+}
+
 /// A worker's accounts of groups.
 pub(super) struct Accounts([GroupAccount; MOST_GROUPS]);
 
-/// What a thread or a group has used.
-///
-/// As the kernel's schedstat, of a green thread ([`schedstat`](crate::schedstat)) or of a group
-/// ([`Group::stats`](crate::Group::stats)). Time that a thread spends on a helper, blocked in the kernel, is not in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SchedStat {
-    /// Time on workers.
-    pub run_time: Duration,
-    /// Time runnable but waiting for a worker.
-    pub run_delay: Duration,
-    /// Turns begun.
-    pub turns: u64,
-    /// Turns ended of the thread's own accord: it waited, yielded, or ended.
-    pub voluntary_switches: u64,
-    /// Turns ended by an interruption.
-    pub forced_switches: u64,
-    /// Times that a wait ended; of a group, those ended on a worker of the runtime.
-    pub wakeups: u64,
-    /// Turns begun on another worker than the one before.
-    pub migrations: u64,
-    /// Time during which a cap kept the group from running; of groups only.
-    pub throttled: Duration,
-}
-
 impl Account {
-    /// The thread has become runnable.
+    /// The thread has become runnable, but not by the end of a wait.
     #[inline]
     pub(super) fn queued(&self, now: u64) {
-        self.since.set(now);
+        self.since.set(now & !WOKEN);
+    }
+
+    /// The thread has become runnable, since its wait has ended.
+    #[inline]
+    pub(super) fn woken(&self, now: u64) {
+        self.since.set(now | WOKEN);
     }
 
     /// When it became runnable last.
@@ -128,24 +121,27 @@ impl Accounts {
         &self.0[group.index()]
     }
 
-    /// A thread begins a turn.
+    /// A thread begins a turn; how long it was runnable before.
     #[inline]
-    pub(super) fn turn_begins(&self, group: GroupId, thread: &Account, now: u64) {
+    pub(super) fn turn_begins(&self, group: GroupId, thread: &Account, now: u64) -> Delay {
         let group = self.of(group);
-        let delay = now.saturating_sub(thread.since.get());
+        let since = thread.since.get();
+        let delay = now.saturating_sub(since);
         thread.turns.add(1);
         thread.run_delay.add(delay);
         group.turns.add(1);
         group.run_delay.add(delay);
+        Delay { time: delay, after_wait: since & WOKEN != 0 }
     }
 
-    /// A turn has ended that began at `began`; if it stays runnable, the thread waits from now on.
+    /// A turn has ended that began at `began`; if it stays runnable, the thread waits from now on. How long it was.
     #[inline]
-    pub(super) fn turn_ended(&self, group: GroupId, thread: &Account, began: u64, now: u64) {
+    pub(super) fn turn_ended(&self, group: GroupId, thread: &Account, began: u64, now: u64) -> u64 {
         let time = now.saturating_sub(began);
         thread.run_time.add(time);
-        thread.since.set(now);
+        thread.queued(now);
         self.of(group).run_time.add(time);
+        time
     }
 
     /// A wait ended here of a thread that may be on its way to another worker.

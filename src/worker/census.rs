@@ -15,7 +15,6 @@ use std::panic::Location;
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
-use super::SchedStat;
 use super::green::Green;
 use super::reason::WaitReason;
 use super::run::Worker;
@@ -28,6 +27,7 @@ use crate::context::stack::{Resident, Stack};
 use crate::sched::GroupId;
 #[cfg(feature = "inspect")]
 use crate::sched::MOST_GROUPS;
+use crate::stats::SchedStat;
 use crate::time::now;
 
 /// Control blocks that are copied at a time.

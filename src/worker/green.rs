@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::account::{Account, Events, SchedStat};
+use super::account::{Account, Events};
 use super::census::{Copied, Glance};
 use super::group::Member;
 use super::parker::Parker;
@@ -29,6 +29,8 @@ use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
 use crate::sched::{GroupId, Link};
+use crate::stats::SchedStat;
+use crate::trace::Reason;
 
 /// Who a thread is; shared by its handles.
 #[derive(Debug)]
@@ -97,8 +99,8 @@ pub(crate) struct Leave(usize);
 pub(crate) enum Why {
     /// To let others run; it stays runnable.
     Yield,
-    /// Until an op or a timer of this worker, which alone wakes it.
-    Wait,
+    /// Until an op or a timer of this worker, which alone wakes it; with the code of the reason.
+    Wait(u8),
     /// It was interrupted; it stays runnable.
     Interrupted,
     /// It is blocked in the kernel, or is about to block; it goes on on a helper.
@@ -109,9 +111,16 @@ pub(crate) enum Why {
 
 impl Leave {
     pub(crate) const YIELD: Leave = Leave(0);
-    pub(crate) const WAIT: Leave = Leave(1);
     pub(crate) const INTERRUPTED: Leave = Leave(2);
     pub(crate) const BLOCKED: Leave = Leave(3);
+
+    /// In the lower two bits of the word.
+    const WAIT: usize = 1;
+
+    /// To wait for an op or a timer.
+    pub(crate) fn wait(reason: Reason) -> Leave {
+        Leave(usize::from(reason.code()) << 2 | Self::WAIT)
+    }
 
     /// The word that [`Leave::from_word`] takes.
     pub(crate) fn into_word(self) -> usize {
@@ -130,7 +139,7 @@ impl Leave {
     pub(crate) fn why(self) -> Why {
         match NonNull::new(self.0 as *mut Parker) {
             None => Why::Yield,
-            Some(_) if self.0 == Self::WAIT.0 => Why::Wait,
+            Some(_) if self.0 & 3 == Self::WAIT => Why::Wait((self.0 >> 2) as u8),
             Some(_) if self.0 == Self::INTERRUPTED.0 => Why::Interrupted,
             Some(_) if self.0 == Self::BLOCKED.0 => Why::Blocked,
             Some(parker) => Why::Park(parker),
@@ -166,6 +175,9 @@ pub(crate) struct Green {
     left_at: Cell<Position>,
     /// What it waits for, or waited for last.
     waits_for: Cell<WaitReason>,
+    // Fixed at creation:
+    /// Its id, for recordings: the identity does not last to its end.
+    number: u64,
     // From here on, what is needed less often.
     events: Events,
     /// Nanoseconds of its slice that a hog has used.
@@ -178,8 +190,6 @@ pub(crate) struct Green {
     // Fixed at creation:
     runtime: *const Runtime,
     identity: ManuallyDrop<Arc<Identity>>,
-    /// Its id: the identity does not last to its end.
-    number: u64,
     // For reports, which read a copy of the control block:
     resident: &'static Resident,
     spawned_at: &'static Location<'static>,
@@ -354,9 +364,9 @@ impl GreenRef {
     }
 
     /// Its id.
-    #[cfg(all(test, not(loom)))]
-    pub(super) fn number(self) -> usize {
-        self.get().number as usize
+    #[inline]
+    pub(crate) fn number(self) -> u64 {
+        self.get().number
     }
 
     /// Whether it has a thread block of its own.
@@ -553,7 +563,7 @@ impl Green {
 
     /// Its wait has ended. For its owner.
     pub(super) fn note_wake(&self, now: u64) {
-        self.account.queued(now);
+        self.account.woken(now);
         self.events.woken();
     }
 

@@ -137,10 +137,9 @@ pub(super) fn version() -> u64 {
 /// The name of the group in that place, or of the one that was there last.
 pub(crate) fn name_of(id: GroupId) -> String {
     if id == GroupId::DEFAULT {
-        "default".to_owned()
-    } else {
-        lock(&TABLE[id.index()].name).clone()
+        return "default".to_owned();
     }
+    TABLE[id.index()].name.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// What is said about a group, and its generation.
@@ -206,10 +205,6 @@ impl Member {
     #[inline]
     pub(crate) fn id(&self) -> GroupId {
         self.0
-    }
-
-    pub(crate) fn name(&self) -> MutexGuard<'_, String> {
-        lock(&TABLE[self.0.index()].name)
     }
 
     pub(crate) fn policy(&self) -> Policy {

@@ -193,8 +193,11 @@ impl Helpers {
             self.present().push(helper.clone());
             let fp_control = Cell::new(FpControl::current());
             while let Some(thread) = self.next(runtime) {
+                runtime.trace().hosts(now(), thread.number());
                 helper.host(thread, &fp_control);
-                thread.get().account().queued(now());
+                let now = now();
+                thread.get().account().queued(now);
+                runtime.trace().returns(now, thread.number());
                 runtime.inject(thread);
             }
             self.present().retain(|h| !Arc::ptr_eq(h, &helper));

@@ -55,7 +55,6 @@ mod tests;
 mod turn;
 mod wait;
 
-pub use account::SchedStat;
 pub(crate) use green::{Identity, current};
 pub use helper::blocking;
 pub(crate) use reason::WaitReason;

@@ -104,7 +104,7 @@ impl Monitor {
             let told = self.sources.wait(&mut events, timeout).unwrap_or(0);
             let alarms = events[..told].iter().filter(|event| event.data() != BELL);
             let signals = alarms.filter(|e| runtime.workers()[e.data() as usize].alarm()).count();
-            runtime.monitor_signals.fetch_add(signals as u64, Ordering::Relaxed);
+            runtime.counters.monitor_signals.add(signals as u64);
             watch.work(self, runtime);
         }
     }
@@ -207,7 +207,7 @@ impl Watch {
                 monitor.dormancy.ends();
             }
             let recalled = runtime.helpers().recall();
-            runtime.monitor_signals.fetch_add(recalled as u64, Ordering::Relaxed);
+            runtime.counters.monitor_signals.add(recalled as u64);
             let version = group::version();
             if std::mem::replace(&mut self.version, version) != version {
                 // A hog that is alone on its worker may have got a cap.
@@ -245,7 +245,7 @@ impl Watch {
                 if let Some(moving) = moving.next() {
                     workers[moving].take_over(thread);
                 } else if thread.can_be_helped() && runtime.hand_to_helper(thread).is_ok() {
-                    runtime.reliefs.fetch_add(1, Ordering::Relaxed);
+                    runtime.counters.helper_moves.add(1);
                 } else {
                     // One of the others may have a hog that can be interrupted.
                     let next = all.find(|next| *next != index || workers.len() == 1);

@@ -14,7 +14,7 @@ use super::helper::NoHelper;
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
 use super::lease::{Lease, Posted};
 use super::parker::Parker;
-use super::runtime::Runtime;
+use super::runtime::{Config, Runtime};
 use super::state::State;
 use super::tape::Tape;
 use super::turn::Turns;
@@ -35,6 +35,7 @@ use crate::reactor::{Driver, Full, Wait};
 use crate::sched::{Groups, MOST_STOLEN, RunQueue};
 use crate::stats::WorkerCounters;
 use crate::time::{Clock, now};
+use crate::trace::{self, Reason, WokenBy};
 
 /// Switches in a round: how long a ready completion or an expired timer may be overlooked while
 /// threads only yield to each other (some 10 µs), and how many ops one enter may hand over.
@@ -74,6 +75,8 @@ pub(crate) struct Worker {
     pub(crate) seat: Seat,
     pub(super) stalls: Stalls,
     pub(crate) counters: WorkerCounters,
+    /// Written by the worker's OS thread, read by anyone.
+    pub(crate) trace: trace::Own,
     // Fixed at creation:
     runtime: *const Runtime,
     index: usize,
@@ -119,7 +122,7 @@ impl Worker {
     pub(super) fn new(
         runtime: *const Runtime,
         index: usize,
-        slice: Duration,
+        config: &Config,
     ) -> io::Result<Worker> {
         Ok(Worker {
             queue: SpinLock::new(RunQueue::new()),
@@ -135,12 +138,13 @@ impl Worker {
             seat: Seat::new(),
             stalls: Stalls::new(),
             counters: WorkerCounters::default(),
+            trace: trace::Own::new(config.trace_events),
             runtime,
             index,
             own: Own {
                 clock: Clock::new(),
                 thread_pointer: Cell::new(0),
-                turns: Turns::new(slice.as_nanos() as u64),
+                turns: Turns::new(config.slice.as_nanos() as u64),
                 lease: Lease::new(),
                 accounts: Accounts::new(),
                 fp_control: Cell::default(),
@@ -166,6 +170,12 @@ impl Worker {
     #[inline]
     pub(super) fn now(&self) -> u64 {
         self.own.clock.now()
+    }
+
+    /// The time, as [`Worker::now`], for accounts and histograms only.
+    #[inline]
+    pub(super) fn account_time(&self) -> u64 {
+        if cfg!(uthread_bare) { 0 } else { self.now() }
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
@@ -299,6 +309,9 @@ impl Worker {
             taken.iter().for_each(|thread| self.tape().moves(self.index, *thread));
             self.note_queued(q);
         });
+        if !taken.is_empty() {
+            self.runtime().trace().relieves(now(), self.index, taken.len());
+        }
     }
 
     // ----- Called on the worker's OS thread, also by green threads -----
@@ -338,6 +351,8 @@ impl Worker {
         op: NonNull<Op<GreenRef>>,
         request: &Request,
     ) -> Result<(), Full> {
+        // SAFETY: the op is the caller's until it is submitted.
+        unsafe { op.as_ref() }.begun.set(Some(self.account_time()));
         // SAFETY: as promised to this function.
         self.with_driver(|driver| unsafe { driver.submit(op, request) })
     }
@@ -444,39 +459,44 @@ impl Worker {
         let mut began = self.now();
         // SAFETY: this worker owns the thread, and uses no thread-local from here on.
         unsafe { current.install(&self.seat) };
+        self.trace.enters(began, current.number());
         self.round_begins(current, began);
         for turn in 1.. {
-            self.counters.switches.add(1);
+            self.counters.switches.step();
             self.turn_begins(current, began);
             self.tape().begins(self.index, current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
-            let now = self.now();
-            self.own.accounts.turn_ended(current.group(), current.get().account(), began, now);
+            let now = if cfg!(uthread_bare) { began } else { self.now() };
+            let account = current.get().account();
+            let time = self.own.accounts.turn_ended(current.group(), account, began, now);
             if current.get().is_hog() {
-                self.hog_left(current, &left, now.saturating_sub(began));
+                self.hog_left(current, &left, time);
             }
             let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
                 Left::Suspended(why) => match why.why() {
                     Why::Yield => self.rotate(current, last, now),
-                    Why::Wait => {
+                    Why::Wait(reason) => {
                         // Nobody but this worker wakes it.
                         current.get().state().becomes(State::Waiting);
                         self.tape().waits(self.index, current);
-                        self.switch(last, now)
+                        self.switch(last, now, reason)
                     }
                     Why::Park(parker) => self.park(current, parker, last, now),
-                    Why::Interrupted => self.put_back(current),
-                    Why::Blocked => self.hand_over(current),
+                    Why::Interrupted => self.put_back(current, now),
+                    Why::Blocked => self.hand_over(current, now),
                 },
                 Left::Finished => {
                     self.tape().ended(self.index, current);
-                    let next = self.switch(last, now);
+                    let next = self.switch(last, now, Reason::End.code());
                     self.retire(current);
                     next
                 }
             };
+            // Only here: before the queue's locked instruction, which waits for all that is underway, it would cost
+            // twice as much.
+            self.counters.slice_length.record(time);
             match next {
                 Some(next) => current = next,
                 None => return,
@@ -486,21 +506,28 @@ impl Worker {
     }
 
     /// Takes out the next thread and installs it, or the worker itself if there is none or the round
-    /// is over. The old thread may be published afterwards.
+    /// is over. The old thread, which leaves for that reason, may be published afterwards.
     #[inline]
-    fn switch(&self, last: bool, now: u64) -> Option<GreenRef> {
+    fn switch(&self, last: bool, now: u64, reason: u8) -> Option<GreenRef> {
         let next = if last { None } else { self.dequeue(now) };
         match next {
-            // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
-            Some(next) => unsafe { next.install(&self.seat) },
-            None => self.install_own(),
+            Some(next) => {
+                self.trace.switches(now, reason, next.number());
+                // SAFETY: just taken out, hence owned; the loop uses no thread-locals.
+                unsafe { next.install(&self.seat) }
+            }
+            None => {
+                self.trace.leaves(now, reason);
+                self.install_own();
+            }
         }
         next
     }
 
     /// A thread was interrupted. The round is over, so that what came meanwhile runs first.
     #[cold]
-    fn put_back(&self, current: GreenRef) -> Option<GreenRef> {
+    fn put_back(&self, current: GreenRef, now: u64) -> Option<GreenRef> {
+        self.trace.leaves(now, Reason::Interrupt.code());
         self.counters.forced_switches.add(1);
         self.own.accounts.forced(current.group(), current.get().events());
         self.install_own();
@@ -521,13 +548,18 @@ impl Worker {
 
     /// A thread is blocked, or will be. The round is over, since the time that has passed is unknown.
     #[cold]
-    fn hand_over(&self, current: GreenRef) -> Option<GreenRef> {
+    fn hand_over(&self, current: GreenRef, now: u64) -> Option<GreenRef> {
         let on_purpose = current.get().blocking().get() > 0;
         self.install_own();
         match self.runtime().hand_to_helper(current) {
-            Ok(()) if !on_purpose => self.counters.helper_moves.add(1),
-            Ok(()) => {}
+            Ok(()) => {
+                self.trace.leaves(now, Reason::Block.code());
+                if !on_purpose {
+                    self.counters.helper_moves.add(1);
+                }
+            }
             Err(NoHelper) => {
+                self.trace.leaves(now, Reason::BlockAgain.code());
                 // It blocks the worker from now on whenever it has its turn, which is to be guarded.
                 current.get().set_hog(true);
                 current.get().set_interrupted(true);
@@ -581,9 +613,13 @@ impl Worker {
             Some(next)
         };
         let next = if last { None } else { self.queue.with(rotate) };
-        if next.is_none() {
-            self.install_own();
-            self.requeue(current);
+        match next {
+            Some(next) => self.trace.switches(now, Reason::Yield.code(), next.number()),
+            None => {
+                self.trace.leaves(now, Reason::Yield.code());
+                self.install_own();
+                self.requeue(current);
+            }
         }
         next
     }
@@ -604,7 +640,7 @@ impl Worker {
     ) -> Option<GreenRef> {
         self.counters.parks.add(1);
         self.tape().waits(self.index, current);
-        let next = self.switch(last, now);
+        let next = self.switch(last, now, Reason::Park.code());
         current.get().state().becomes(State::Waiting);
         // SAFETY: the parker is one that the thread waits on, alive until it goes on. The context is
         // saved and the thread pointer has left, so that whoever notifies may run the thread.
@@ -612,6 +648,7 @@ impl Worker {
             return next;
         }
         // Notified meanwhile: it stays runnable, and stays this worker's.
+        self.trace.wakes(now, current.number(), WokenBy::Before);
         match next {
             Some(next) => {
                 self.requeue(current);
@@ -750,8 +787,10 @@ impl Worker {
         if !must_stay {
             self.counters.sleeps.add(1);
             let watching = runtime.idle.take_watch(runtime.workers.len());
+            self.trace.sleeps(self.now());
             let watch = watching.then(|| self.own.watch.get());
             self.poll(self.wait_until_timer_or([watch, rest].into_iter().flatten().min()));
+            self.trace.awakes(self.now());
             if watching {
                 runtime.idle.leave_watch();
                 self.own.watched.set(true);
@@ -774,6 +813,8 @@ impl Worker {
 
     /// Looks at timers and ring, and makes runnable who waited for them.
     fn poll(&self, wait: Wait) {
+        // Of all completions that are found at a time; of those that end the wait, too.
+        let mut now = None;
         self.with_driver(|driver| {
             driver.poll(wait, |op| {
                 // SAFETY: an op that is reported still stands on the stack of its waiter, which does
@@ -782,7 +823,7 @@ impl Worker {
                 if let Some(key) = op.timer.take() {
                     self.timers.with(|t| t.disarm(key));
                 }
-                self.wake_here(op.waiter);
+                self.complete(op, *now.get_or_insert_with(|| self.account_time()));
             });
             self.expire(driver);
             let counts = driver.counts();
@@ -802,7 +843,7 @@ impl Worker {
             let now = now();
             while let Some(target) = timers.expire(now) {
                 match target {
-                    TimerTarget::Thread(thread) => self.wake_here(thread),
+                    TimerTarget::Thread(thread) => self.wake_here(thread, WokenBy::Timer),
                     TimerTarget::Op(op) => {
                         // SAFETY: an armed op is in flight in this worker's driver.
                         unsafe {
@@ -814,7 +855,7 @@ impl Worker {
                     TimerTarget::Parker(parker, thread) => {
                         // SAFETY: the waiter disarms the timer, under this lock, before the parker goes.
                         if unsafe { parker.as_ref() }.withdraw(thread.to_waiter()) {
-                            self.wake_here(thread);
+                            self.wake_here(thread, WokenBy::Timeout);
                         }
                     }
                 }
@@ -823,17 +864,27 @@ impl Worker {
     }
 
     /// Makes a thread runnable whose wait ended on this worker.
-    fn wake_here(&self, thread: GreenRef) {
-        // One reading of the clock for all that are woken at a time would do, but they are rarely many.
-        self.note_wake(thread);
+    fn wake_here(&self, thread: GreenRef, by: WokenBy) {
+        self.note_wake(thread, self.account_time(), by);
         self.push_here(thread);
     }
 
+    /// An op has completed: makes its thread runnable.
+    fn complete(&self, op: &Op<GreenRef>, now: u64) {
+        self.note_wake(op.waiter, now, WokenBy::Completion(op.operation));
+        if let Some(begun) = op.begun.get() {
+            self.counters.op_latency(op.operation).record(now.saturating_sub(begun));
+        }
+        // Afterwards there may be no op any more.
+        self.push_here(op.waiter);
+    }
+
     /// A wait of a thread's has ended on this worker.
-    pub(super) fn note_wake(&self, thread: GreenRef) {
+    pub(super) fn note_wake(&self, thread: GreenRef, now: u64, by: WokenBy) {
         self.counters.wakeups.add(1);
         self.own.accounts.woken(thread.group());
-        thread.get().note_wake(self.now());
+        thread.get().note_wake(now);
+        self.trace.wakes(now, thread.number(), by);
     }
 
     /// Judges what was stolen last, once it has run.
@@ -907,7 +958,9 @@ impl Worker {
             }
             self.counters.steals.add(1);
             self.counters.stolen.add(stolen.len() as u64);
-            self.own.loot.set(Some((stolen.len() as u32, self.now())));
+            let now = self.now();
+            self.trace.steals(now, victim, stolen.len());
+            self.own.loot.set(Some((stolen.len() as u32, now)));
             self.queue.with(|q| {
                 for thread in stolen.drain(..) {
                     q.push(thread.group(), thread);

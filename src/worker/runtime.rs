@@ -2,12 +2,11 @@
 
 use std::io;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::account::SchedStat;
 use super::green::{Bell, GreenRef, Identity, current, find_occupant};
 use super::group::Member;
 use super::helper::{Helpers, NoHelper};
@@ -24,7 +23,9 @@ use crate::context::{overflow, tls};
 use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
 use crate::sched::GroupId;
+use crate::stats::{RuntimeCounters, SchedStat};
 use crate::time::now;
+use crate::trace::Shared;
 
 /// Bytes that a closure may capture to be moved onto its thread's stack, which saves an allocation.
 /// Larger ones are boxed: they would take the first page, or more than a small stack has.
@@ -50,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) helpers: usize,
     pub(crate) stall_threshold: Duration,
     pub(crate) on_stall: Option<StallHook>,
+    /// How many events of the scheduler a worker keeps.
+    pub(crate) trace_events: usize,
     /// How many events are to be recorded.
     #[cfg(all(test, not(loom)))]
     pub(crate) tape: usize,
@@ -68,21 +71,13 @@ pub(crate) struct Runtime {
     closing: AtomicBool,
     /// Where the next thread from outside goes if no worker sleeps.
     next: AtomicUsize,
-    /// Spawns by threads outside of the runtime.
-    pub(crate) remote_spawns: AtomicU64,
-    /// Wake-ups by threads outside of the runtime.
-    pub(crate) remote_wakeups: AtomicU64,
-    /// Signals sent to workers by those who queue threads there.
-    pub(crate) wake_signals: AtomicU64,
-    /// Signals sent by the monitor.
-    pub(crate) monitor_signals: AtomicU64,
-    pub(crate) stalls: AtomicU64,
-    /// Threads that the monitor gave to helpers.
-    pub(crate) reliefs: AtomicU64,
+    pub(crate) counters: RuntimeCounters,
     monitor: Monitor,
     reporter: Bell,
     helpers: Helpers,
     leases: Leases,
+    /// Of all OS threads but the workers'.
+    trace: Shared,
     tape: Tape,
     os_threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where a green thread waits for the end.
@@ -112,6 +107,7 @@ impl Runtime {
         let monitor = Monitor::new()?;
         let helpers = Helpers::new(config.helpers)?;
         let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
+        let trace = Shared::new(config.trace_events);
         #[cfg(all(test, not(loom)))]
         let tape = Tape::new(config.tape);
         #[cfg(not(all(test, not(loom))))]
@@ -120,7 +116,7 @@ impl Runtime {
         let runtime = Arc::new_cyclic(|weak| {
             let address = weak.as_ptr();
             let workers: io::Result<Box<[Worker]>> =
-                (0..config.workers).map(|i| Worker::new(address, i, config.slice)).collect();
+                (0..config.workers).map(|i| Worker::new(address, i, &config)).collect();
             Runtime {
                 workers: workers.unwrap_or_else(|e| {
                     failure = Some(e);
@@ -133,28 +129,39 @@ impl Runtime {
                 live: AtomicUsize::new(0),
                 closing: AtomicBool::new(false),
                 next: AtomicUsize::new(0),
-                remote_spawns: AtomicU64::new(0),
-                remote_wakeups: AtomicU64::new(0),
-                wake_signals: AtomicU64::new(0),
-                monitor_signals: AtomicU64::new(0),
-                stalls: AtomicU64::new(0),
-                reliefs: AtomicU64::new(0),
+                counters: RuntimeCounters::default(),
                 monitor,
                 reporter: Bell::default(),
                 helpers,
                 leases,
+                trace,
                 tape,
                 os_threads: Mutex::default(),
                 ended: Parker::new(),
             }
         });
         match failure.map_or_else(|| runtime.start_workers(), Err) {
-            Ok(()) => Ok(runtime),
+            Ok(()) => {
+                let mut all = Self::list();
+                all.retain(|other| other.strong_count() > 0);
+                all.push(Arc::downgrade(&runtime));
+                Ok(runtime)
+            }
             Err(e) => {
                 runtime.close();
                 Err(e)
             }
         }
+    }
+
+    /// The runtimes of the process.
+    pub(crate) fn all() -> Vec<Arc<Runtime>> {
+        Self::list().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn list() -> MutexGuard<'static, Vec<Weak<Runtime>>> {
+        static ALL: Mutex<Vec<Weak<Runtime>>> = Mutex::new(Vec::new());
+        ALL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start_workers(self: &Arc<Self>) -> io::Result<()> {
@@ -319,7 +326,7 @@ impl Runtime {
         let threshold = self.config.stall_threshold;
         let found = self.workers.iter().filter(|w| w.has_stalled(threshold)).count();
         if found > 0 {
-            self.stalls.fetch_add(found as u64, Ordering::Relaxed);
+            self.counters.stalls.add(found as u64);
             self.reporter.ring();
         }
     }
@@ -377,13 +384,19 @@ impl Runtime {
         let _pin = Pin::new();
         match caller.as_ref().and_then(|c| c.get().worker()) {
             Some(worker) => {
-                thread.get().set_born(worker.now());
+                let now = worker.account_time();
+                thread.get().set_born(now);
+                worker.trace.spawns(now, thread.number(), thread.get().identity().name.as_deref());
                 worker.counters.spawned.add(1);
                 worker.push_local(thread);
             }
             None => {
-                thread.get().set_born(now());
-                self.remote_spawns.fetch_add(1, Ordering::Relaxed);
+                let now = now();
+                thread.get().set_born(now);
+                let (name, parent) = (&thread.get().identity().name, current());
+                let parent = parent.map(GreenRef::number);
+                self.trace.spawns(now, parent, thread.number(), name.as_deref());
+                self.counters.spawned.add(1);
                 self.inject(thread);
             }
         }
@@ -452,6 +465,11 @@ impl Runtime {
     #[inline(always)]
     pub(crate) fn tape(&self) -> &Tape {
         &self.tape
+    }
+
+    /// The recorder of all OS threads but the workers'.
+    pub(crate) fn trace(&self) -> &Shared {
+        &self.trace
     }
 
     /// Whether threads are interrupted.

@@ -72,7 +72,7 @@ mod recording {
         /// A thread is queued, which was in that state before.
         pub(in crate::worker) fn queued(&self, worker: usize, thread: GreenRef, before: State) {
             let (group, movable) = (thread.group(), thread.has_block());
-            let thread = thread.number();
+            let thread = thread.number() as usize;
             self.note(match before {
                 State::New => What::Spawn { worker, thread, group, movable },
                 State::Queued => What::Put { worker, thread },
@@ -88,36 +88,44 @@ mod recording {
             used_up: bool,
         ) {
             let why = if used_up { Why::UsedUp } else { Why::Interrupted };
-            self.note(What::SwitchOut { worker, thread: thread.number(), why });
+            self.note(What::SwitchOut { worker, thread: thread.number() as usize, why });
         }
 
         /// A thread is taken out of the queue to run.
         pub(in crate::worker) fn next(&self, worker: usize, thread: GreenRef) {
-            self.note(What::Take { worker, thread: thread.number(), moves: false });
+            self.note(What::Take { worker, thread: thread.number() as usize, moves: false });
         }
 
         /// A thread is taken out of the queue to be queued elsewhere.
         pub(in crate::worker) fn moves(&self, worker: usize, thread: GreenRef) {
-            self.note(What::Take { worker, thread: thread.number(), moves: true });
+            self.note(What::Take { worker, thread: thread.number() as usize, moves: true });
         }
 
         pub(in crate::worker) fn begins(&self, worker: usize, thread: GreenRef) {
-            self.note(What::SwitchIn { worker, thread: thread.number() });
+            self.note(What::SwitchIn { worker, thread: thread.number() as usize });
         }
 
         pub(in crate::worker) fn waits(&self, worker: usize, thread: GreenRef) {
-            self.note(What::SwitchOut { worker, thread: thread.number(), why: Why::Blocked });
+            self.note(What::SwitchOut {
+                worker,
+                thread: thread.number() as usize,
+                why: Why::Blocked,
+            });
         }
 
         pub(in crate::worker) fn ended(&self, worker: usize, thread: GreenRef) {
-            self.note(What::SwitchOut { worker, thread: thread.number(), why: Why::Ended });
+            self.note(What::SwitchOut {
+                worker,
+                thread: thread.number() as usize,
+                why: Why::Ended,
+            });
         }
 
         /// A thread that ran on that worker goes to a helper, or one that was taken out of a queue.
         pub(in crate::worker) fn helped(&self, thread: GreenRef, before: State) {
             match (before, thread.get().worker()) {
                 (State::Running, Some(worker)) => self.waits(worker.index(), thread),
-                _ => self.note(What::Lend { thread: thread.number() }),
+                _ => self.note(What::Lend { thread: thread.number() as usize }),
             }
         }
 

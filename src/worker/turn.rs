@@ -182,7 +182,11 @@ impl Worker {
         }
         self.turns().began.store(now, Relaxed);
         self.turns().of.store(thread.group().index(), Relaxed);
-        self.accounts().turn_begins(thread.group(), thread.get().account(), now);
+        let delay = self.accounts().turn_begins(thread.group(), thread.get().account(), now);
+        self.counters.run_delay.record(delay.time);
+        if delay.after_wait {
+            self.counters.wakeup_latency.record(delay.time);
+        }
         if self.begins_guarded(thread) || self.turns().guarded.get() {
             self.guard(thread, now);
         }
@@ -283,7 +287,7 @@ impl Worker {
     /// has one.
     pub(super) fn nudge(&self) {
         if self.alert.take() {
-            self.runtime().wake_signals.fetch_add(1, Relaxed);
+            self.runtime().counters.wake_signals.add(1);
             self.seat.signal();
         } else if !self.tick.is_armed() {
             self.tick.arm_if_idle(now() + self.runtime().slice());
@@ -329,6 +333,7 @@ impl Worker {
             }
             self.runtime().want_helper();
             self.tick.arm(now + UNDISTURBED);
+            self.trace.ticks(self.now(), thread.number());
             return None;
         }
         let is_long = thread.get().is_hog() || ran >= turns.grace();
@@ -353,6 +358,7 @@ impl Worker {
         } else if queued > 0 || self.has_pending() || self.lease_matters() {
             self.arm_coarsely(now);
         }
+        self.trace.ticks(self.now(), thread.number());
         None
     }
 }

@@ -8,18 +8,19 @@ use std::cell::OnceCell;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::green::{GreenRef, Identity, Leave, current};
 use super::parker::Parker;
 use super::reason::WaitReason;
 use super::run::Worker;
+use super::runtime::Runtime;
 use crate::context::tls;
 use crate::preempt::pin::Pin;
 use crate::reactor::op::{Op, Request};
 use crate::reactor::timer::{NoRoom, Spare};
 use crate::time::now;
+use crate::trace::{Reason, WokenBy};
 
 /// What to do when a timer expires.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +105,7 @@ pub(crate) fn sleep_until(deadline: Deadline) {
     with_timer(thread, |worker| {
         worker.with_timers(|t| t.arm(deadline.0, TimerTarget::Thread(thread)))?;
         // SAFETY: the timer will make it runnable.
-        unsafe { thread.leave(Leave::WAIT) };
+        unsafe { thread.leave(Leave::wait(Reason::Sleep)) };
         Ok(())
     });
 }
@@ -120,7 +121,7 @@ pub(crate) fn sleep_until(deadline: Deadline) {
 pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io::Result<u32> {
     let thread = current().expect("ops are performed on green threads");
     thread.get().waits_for(WaitReason::of(&request));
-    let op = Op::new(thread);
+    let op = Op::new(thread, request.operation());
     let deadline = timeout.map(Deadline::after);
     with_timer(thread, |worker| {
         if deadline.is_some() && !worker.with_timers(|t| t.has_room()) {
@@ -144,7 +145,7 @@ pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io:
             op.timer.set(Some(key));
         }
         // SAFETY: the op will complete, and its completion make the thread runnable.
-        unsafe { thread.leave(Leave::WAIT) };
+        unsafe { thread.leave(Leave::wait(Reason::Operation(op.operation))) };
         Ok(())
     });
     op.outcome()
@@ -260,7 +261,7 @@ pub(crate) fn wake(thread: GreenRef) {
     {
         let _pin = Pin::new();
         if let Some(here) = caller.get().worker() {
-            here.note_wake(thread);
+            here.note_wake(thread, here.account_time(), WokenBy::Thread);
             if thread.may_move() {
                 here.push_local(thread);
             } else {
@@ -268,16 +269,22 @@ pub(crate) fn wake(thread: GreenRef) {
             }
         } else {
             // On a helper, which has no queue.
-            thread.get().note_wake(now());
-            runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
+            note_remote_wake(runtime, Some(caller), thread);
             runtime.inject(thread);
         }
         return;
     }
     let runtime = runtime.hold();
-    thread.get().note_wake(now());
-    runtime.remote_wakeups.fetch_add(1, Ordering::Relaxed);
+    note_remote_wake(&runtime, current(), thread);
     runtime.inject(thread);
+}
+
+/// A thread's wait is ended by one that is not on a worker of its runtime.
+fn note_remote_wake(runtime: &Runtime, waker: Option<GreenRef>, thread: GreenRef) {
+    let now = now();
+    thread.get().note_wake(now);
+    runtime.trace().wakes(now, waker.map(GreenRef::number), thread.number());
+    runtime.counters.wakeups.add(1);
 }
 
 /// Runs the destructors of the calling green thread's thread-locals. To be called once it has nothing

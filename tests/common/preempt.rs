@@ -32,14 +32,14 @@ pub(crate) fn interrupted(scenario: impl Fn() + Sync) {
 /// Plays a scenario again and again until the counters of the runtime show what they shall.
 pub(crate) fn until(
     runtime: &Runtime,
-    shown: impl Fn(Stats) -> bool + Sync,
+    shown: impl Fn(&Stats) -> bool + Sync,
     scenario: impl Fn() + Sync,
 ) {
     watched(runtime, || {
         runtime.run(|| {
             while {
                 scenario();
-                !shown(uthread::stats())
+                !shown(&uthread::stats())
             } {}
         });
     });
@@ -80,7 +80,7 @@ pub(crate) fn on_the_last_worker(runtime: &Runtime, scenario: impl Fn() + Sync) 
 }
 
 /// Times that threads went on on another worker than before, the first time not included.
-pub(crate) fn migrations(stats: Stats) -> u64 {
+pub(crate) fn migrations(stats: &Stats) -> u64 {
     let elsewhere = stats.helper_moves + stats.blocking_calls;
     stats.arrivals.saturating_sub(stats.spawned + elsewhere)
 }

@@ -1,0 +1,81 @@
+//! What it costs that the runtime counts and times everything.
+//!
+//! `cargo bench --bench instruments` measures a build as it is against one with `--cfg uthread_bare`, in which accounts
+//! of time, counters and histograms do nothing and a switch does not read the clock. (Such a build is for this
+//! comparison only: preemption and shares go by times that are up to a round old.) It builds that one itself, into
+//! `target/bare`. This program measures in children of both kinds, in turns, on the same core: a switch ([`yields`]),
+//! and the server of the example `http` ([`http`]).
+
+mod child;
+#[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "other benchmarks use more of it")]
+mod common;
+mod http;
+mod variants;
+mod yields;
+
+// The server that is measured.
+#[path = "../../examples/http/buffer.rs"]
+mod buffer;
+#[path = "../../examples/http/chunked.rs"]
+mod chunked;
+#[path = "../../examples/http/connection.rs"]
+mod connection;
+#[path = "../../examples/http/request.rs"]
+mod request;
+#[path = "../../examples/http/response.rs"]
+mod response;
+#[path = "../../examples/http/server.rs"]
+#[allow(dead_code, reason = "the example prints figures that nobody wants here")]
+mod server;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use common::judge;
+
+/// Measures what counters, time accounts and histograms cost.
+#[derive(Parser)]
+struct Args {
+    /// Measure only these parts
+    parts: Vec<Part>,
+    /// Measure for less time
+    #[arg(long)]
+    quick: bool,
+    /// Fail if a goal is missed
+    #[arg(long)]
+    check: bool,
+    /// Measure, or be measured, as the standard input says: the benchmark calls itself with this
+    #[arg(long, hide = true)]
+    child: Option<Part>,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Yield,
+    Http,
+}
+
+fn main() -> io::Result<ExitCode> {
+    let args = Args::parse();
+    match args.child {
+        Some(Part::Yield) => return yields::measure_here().map(|()| ExitCode::SUCCESS),
+        Some(Part::Http) => return http::serve_here().map(|()| ExitCode::SUCCESS),
+        None => {}
+    }
+    let variants = variants::build()?;
+    let wants = |part| args.parts.is_empty() || args.parts.contains(&part);
+    let mut goals = Vec::new();
+    if wants(Part::Yield) {
+        goals.push(yields::measure(&variants, args.quick)?);
+    }
+    if wants(Part::Http) {
+        goals.push(http::measure(&variants, args.quick)?);
+    }
+    Ok(judge(&goals, args.check))
+}

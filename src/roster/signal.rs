@@ -1,0 +1,93 @@
+//! Dumps on demand: a signal from outside.
+//!
+//! A server that hangs cannot be asked by its own interface. The signal is `SIGQUIT`, which terminals send for
+//! Ctrl-\ and at which the virtual machines of Java and Go dump their threads, too. It ends processes by default, so
+//! nothing is lost by taking it. The handler only rings a bell; an OS thread that does nothing else writes.
+
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::dump;
+use crate::worker::Runtime;
+
+/// The bell's descriptor, for the handler.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+
+/// From now on the process, when it gets `SIGQUIT` (Ctrl-\ in a terminal, `kill -QUIT`), writes to stderr what all its
+/// green threads are doing, as [`dump`](fn@crate::dump) shows it, and goes on.
+///
+/// The environment variable `UTHREAD_DUMP`, set to `1`, does the same when the first runtime starts. Without either,
+/// the signal ends the process, as usual. A handler that the program had is replaced.
+///
+/// # Errors
+///
+/// There is no descriptor or no OS thread left.
+///
+/// # Examples
+///
+/// ```
+/// uthread::dump_on_signal()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn dump_on_signal() -> io::Result<()> {
+    static INSTALLED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
+    let mut failure = None;
+    let installed = INSTALLED.get_or_init(|| {
+        install().map_err(|e| {
+            let kind = e.kind();
+            failure = Some(e);
+            kind
+        })
+    });
+    failure.map_or_else(|| installed.map_err(io::Error::from), Err)
+}
+
+/// See [`dump_on_signal`].
+pub(crate) fn as_environment_says() {
+    static ASKED: OnceLock<()> = OnceLock::new();
+    ASKED.get_or_init(|| {
+        let wanted = std::env::var_os("UTHREAD_DUMP").is_some_and(|value| value == "1");
+        if wanted && let Err(e) = dump_on_signal() {
+            // Nobody to tell is no reason to panic.
+            let _ = writeln!(io::stderr(), "uthread: no dumps on SIGQUIT: {e}");
+        }
+    });
+}
+
+fn install() -> io::Result<()> {
+    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+    BELL.store(bell.as_raw_fd(), Ordering::Relaxed);
+    std::thread::Builder::new().name("uthread-dump".to_owned()).spawn(move || {
+        while bell.read().is_ok() {
+            let _ = write_all(&mut io::stderr());
+        }
+    })?;
+    let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
+    let action = SigAction::new(SigHandler::Handler(ring), flags, SigSet::empty());
+    // SAFETY: the handler is async-signal-safe.
+    unsafe { sigaction(Signal::SIGQUIT, &action) }?;
+    Ok(())
+}
+
+extern "C" fn ring(_signal: libc::c_int) {
+    let _errno = crate::preempt::KeepErrno::new();
+    let one = 1_u64;
+    // SAFETY: eight bytes that are valid; the descriptor is never closed. write(2) is async-signal-safe.
+    unsafe { libc::write(BELL.load(Ordering::Relaxed), (&raw const one).cast(), size_of::<u64>()) };
+}
+
+/// Writes what the threads of all runtimes do.
+fn write_all(to: &mut impl Write) -> io::Result<()> {
+    for runtime in Runtime::all() {
+        match dump::take(&runtime) {
+            Ok(dump) => write!(to, "uthread: runtime '{}': {dump}", runtime.name())?,
+            Err(e) => writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?,
+        }
+    }
+    to.flush()
+}
