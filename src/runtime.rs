@@ -148,7 +148,7 @@ impl RuntimeBuilder {
     }
 
     /// Opens a Unix socket there, through which `uthread-top` and other programs of the same user can look into the
-    /// runtime; see [`inspect`](crate::inspect). By default the environment variable `UTHREAD_SOCKET`, for the
+    /// runtime; see [`inspect`]. By default the environment variable `UTHREAD_SOCKET`, for the
     /// first runtime of the process, or else none.
     ///
     /// The file's mode is 0600. A file that a killed process has left there is replaced. It is removed when the

@@ -4,7 +4,7 @@
 //! nothing here stops anybody: lists are made from copies of control blocks (`worker::census`), stacks from copies of
 //! stacks. Only a thread that runs is interrupted, for as long as the copying takes.
 //!
-//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text.
+//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`mod@dump`]: all of it as text.
 //! - [`signal`]: dumps that are asked for from outside. - `survey`: all threads at a
 //!   glance, for those who show some of them.
 

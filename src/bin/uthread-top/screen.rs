@@ -370,7 +370,9 @@ mod tests {
     #[test]
     fn a_search_is_shown_while_it_is_typed() {
         let mut app = app(1);
-        "/abc".chars().for_each(|c| drop(app.press(KeyCode::Char(c).into())));
+        for c in "/abc".chars() {
+            app.press(KeyCode::Char(c).into());
+        }
         assert!(drawn(&mut app, 100, 20)[19].starts_with("/abc_   100,000 found"));
     }
 }
