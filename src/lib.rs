@@ -4,6 +4,8 @@ mod arch;
 mod atomic;
 mod context;
 mod group;
+#[cfg(feature = "inspect")]
+pub mod inspect;
 mod lock;
 pub mod net;
 mod preempt;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::context::{stack, tls};
 use crate::group::Group;
+#[cfg(feature = "inspect")]
+use crate::inspect;
 use crate::preempt::{self, Stall, StallHook};
 use crate::roster;
 #[cfg(feature = "prometheus")]
@@ -40,6 +42,8 @@ pub struct RuntimeBuilder {
     stall_threshold: Duration,
     on_stall: Option<StallHook>,
     trace_events: usize,
+    #[cfg(feature = "inspect")]
+    socket: Option<std::path::PathBuf>,
     #[cfg(all(test, not(loom)))]
     tape: usize,
 }
@@ -143,6 +147,18 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Opens a Unix socket there, through which `uthread-top` and other programs of the same user can look into the
+    /// runtime; see [`inspect`]. By default the environment variable `UTHREAD_SOCKET`, for the
+    /// first runtime of the process, or else none.
+    ///
+    /// The file's mode is 0600. A file that a killed process has left there is replaced. It is removed when the
+    /// runtime is dropped, and at the process's normal end.
+    #[cfg(feature = "inspect")]
+    pub fn socket(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
     fn config(&self) -> Config {
         let slice = self.slice.or_else(|| {
             from_environment("UTHREAD_SLICE_US").map(|us| Duration::from_micros(us as u64))
@@ -176,11 +192,22 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     ///
-    /// An OS thread, a descriptor or an io_uring cannot be had; the message says why and what to do.
+    /// An OS thread, a descriptor, an io_uring or the socket cannot be had; the message says why and what to do.
     pub fn build(self) -> io::Result<Runtime> {
-        let inner = worker::Runtime::start(self.config())?;
+        #[cfg(feature = "inspect")]
+        let socket = inspect::Opened::wanted(self.socket.as_deref())?;
+        #[cfg_attr(not(feature = "inspect"), expect(unused_mut))]
+        let mut runtime = Runtime {
+            inner: worker::Runtime::start(self.config())?,
+            #[cfg(feature = "inspect")]
+            _server: None,
+        };
+        #[cfg(feature = "inspect")]
+        if let Some(socket) = socket {
+            runtime._server = Some(socket.serve(runtime.inner())?);
+        }
         roster::as_environment_says();
-        Ok(Runtime { inner })
+        Ok(runtime)
     }
 
     /// Starts the runtime that threads outside of any runtime spawn into, instead of letting the first
@@ -239,6 +266,9 @@ pub(crate) fn global() -> io::Result<&'static worker::Runtime> {
 #[derive(Debug)]
 pub struct Runtime {
     inner: Arc<worker::Runtime>,
+    /// Dropped when the runtime has ended.
+    #[cfg(feature = "inspect")]
+    _server: Option<inspect::Server>,
 }
 
 impl std::fmt::Debug for worker::Runtime {
@@ -266,6 +296,8 @@ impl Runtime {
             stall_threshold: Duration::from_millis(50),
             on_stall: None,
             trace_events: trace::DEFAULT_EVENTS,
+            #[cfg(feature = "inspect")]
+            socket: None,
             #[cfg(all(test, not(loom)))]
             tape: 0,
         }

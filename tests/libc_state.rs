@@ -261,7 +261,7 @@ mod text {
                     };
                     assert_eq!(letter != 0, c.is_ascii_alphabetic());
                     assert_eq!(digit != 0, c.is_ascii_digit());
-                    assert_eq!(upper, c.to_ascii_uppercase().into());
+                    assert_eq!(upper, libc::c_int::from(c.to_ascii_uppercase()));
                 }
                 switch();
             }

@@ -8,6 +8,9 @@
 //! $ curl --data-binary @file http://127.0.0.1:8080/echo
 //! ```
 //!
+//! With `--features inspect` and `UTHREAD_SOCKET=/tmp/http.sock` in its environment, `uthread-top /tmp/http.sock`
+//! shows its threads, one for each connection; it takes no code for that.
+//!
 //! It has two resources, `/` says hello and `/echo` sends back the body posted to it; with
 //! `--features prometheus` also `/metrics`, the runtime's figures. The rest is what a server that
 //! faces strangers needs: limits on sizes and times, one reading of every message or none, and an

@@ -69,6 +69,17 @@ pub(super) fn take(runtime: &Runtime) -> io::Result<Dump> {
     Ok(Dump { threads })
 }
 
+/// The thread with that number and its frames; none if it has ended.
+#[cfg(feature = "inspect")]
+pub(super) fn take_one(runtime: &Runtime, number: u64) -> io::Result<Option<ThreadDump>> {
+    let Some(entry) = census::find(runtime, number)? else { return Ok(None) };
+    let caught = catch(runtime, entry, &mut Walker::new())?;
+    let pages = usage::PageMap::open()?;
+    let describe =
+        |(entry, frames)| Ok(ThreadDump { thread: super::describe(entry, &pages, now())?, frames });
+    caught.map(describe).transpose()
+}
+
 /// A thread and its frames at one instant; none if it has ended.
 fn catch(
     runtime: &Runtime,

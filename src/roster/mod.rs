@@ -4,12 +4,15 @@
 //! nothing here stops anybody: lists are made from copies of control blocks (`worker::census`), stacks from copies of
 //! stacks. Only a thread that runs is interrupted, for as long as the copying takes.
 //!
-//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`dump`]: all of it as text.
-//! - [`signal`]: dumps that are asked for from outside.
+//! - [`frames`]: functions that threads are in. - [`usage`]: memory of stacks. - [`mod@dump`]: all of it as text.
+//! - [`signal`]: dumps that are asked for from outside. - `survey`: all threads at a
+//!   glance, for those who show some of them.
 
 mod dump;
 mod frames;
 mod signal;
+#[cfg(feature = "inspect")]
+mod survey;
 mod usage;
 
 use std::io;
@@ -20,6 +23,8 @@ pub use dump::{Dump, ThreadDump};
 pub use frames::Frame;
 pub(crate) use signal::as_environment_says;
 pub use signal::dump_on_signal;
+#[cfg(feature = "inspect")]
+pub(crate) use survey::Survey;
 pub use usage::{StackTotals, StackUsage};
 
 use crate::runtime::{self, Runtime};
@@ -196,13 +201,8 @@ fn threads_of(runtime: &worker::Runtime) -> io::Result<Vec<ThreadInfo>> {
 fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<ThreadInfo> {
     Ok(ThreadInfo {
         id: ThreadId::from_number(entry.number).expect("numbers begin at 1"),
+        state: state_of(&entry),
         name: entry.name,
-        state: match entry.state {
-            State::Running => ThreadState::Running,
-            State::Waiting => ThreadState::Waiting(entry.reason.map_or("nothing", |r| r.name())),
-            State::Helped => ThreadState::Blocked,
-            State::New | State::Queued | State::Ended => ThreadState::Runnable,
-        },
         group: worker::group::name_of(entry.group),
         worker: entry.worker,
         spawned_at: entry.spawned_at,
@@ -210,6 +210,15 @@ fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<Thread
         stat: entry.stat,
         stack: pages.usage(entry.stack)?,
     })
+}
+
+fn state_of(entry: &Entry) -> ThreadState {
+    match entry.state {
+        State::Running => ThreadState::Running,
+        State::Waiting => ThreadState::Waiting(entry.reason.map_or("nothing", |r| r.name())),
+        State::Helped => ThreadState::Blocked,
+        State::New | State::Queued | State::Ended => ThreadState::Runnable,
+    }
 }
 
 impl Runtime {

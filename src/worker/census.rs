@@ -12,6 +12,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::Location;
+use std::string::FromUtf8Error;
 use std::time::Duration;
 
 use super::green::Green;
@@ -24,6 +25,8 @@ use crate::context::peek;
 use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
 use crate::sched::GroupId;
+#[cfg(feature = "inspect")]
+use crate::sched::MOST_GROUPS;
 use crate::stats::SchedStat;
 use crate::time::now;
 
@@ -39,7 +42,10 @@ pub(crate) struct Entry {
     pub(crate) resident: &'static Resident,
     /// Where its control block lies: above its frames.
     pub(crate) block: usize,
+    /// None if it has none, or was not asked for its name.
     pub(crate) name: Option<String>,
+    /// See [`Glance`].
+    name_at: (usize, usize),
     pub(crate) state: State,
     pub(crate) reason: Option<WaitReason>,
     pub(crate) group: GroupId,
@@ -88,6 +94,17 @@ pub(super) struct Copied {
 ///
 /// Those of [`peek::copy`].
 pub(crate) fn take(runtime: &Runtime) -> io::Result<Vec<Entry>> {
+    let mut entries = take_unnamed(runtime)?;
+    name(&mut entries.iter_mut().collect::<Vec<_>>())?;
+    Ok(entries)
+}
+
+/// As [`take`], without the threads' names, which lie elsewhere: to read them takes as long as the rest.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) fn take_unnamed(runtime: &Runtime) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::with_capacity(runtime.live());
     let mut batch = Vec::with_capacity(BATCH);
     for residents in pool::residents() {
@@ -107,7 +124,47 @@ pub(crate) fn take(runtime: &Runtime) -> io::Result<Vec<Entry>> {
 pub(crate) fn again(runtime: &Runtime, entry: &Entry) -> io::Result<Option<Entry>> {
     let mut entries = Vec::new();
     add(runtime, &mut vec![(entry.resident, entry.number, entry.block)], &mut entries)?;
+    Ok(entries.pop().map(|again| Entry { name: entry.name.clone(), ..again }))
+}
+
+/// The thread with that number, if it exists.
+///
+/// # Errors
+///
+/// As for [`take`].
+#[cfg(feature = "inspect")]
+pub(crate) fn find(runtime: &Runtime, number: u64) -> io::Result<Option<Entry>> {
+    let seen = pool::residents().into_iter().flatten().find_map(|resident| {
+        resident.get().filter(|(n, _)| *n == number).map(|(n, block)| (resident, n, block))
+    });
+    let mut entries = Vec::new();
+    add(runtime, &mut seen.into_iter().collect(), &mut entries)?;
+    name(&mut entries.iter_mut().collect::<Vec<_>>())?;
     Ok(entries.pop())
+}
+
+/// What a worker does.
+#[cfg(feature = "inspect")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WorkerUse {
+    /// For how long it has run threads.
+    pub(crate) run_time: Duration,
+    /// Threads that wait there for their turns.
+    pub(crate) queued: usize,
+}
+
+/// What the workers do, by their indices.
+#[cfg(feature = "inspect")]
+pub(crate) fn workers(runtime: &Runtime) -> Vec<WorkerUse> {
+    let use_of = |worker: &Worker| {
+        let (mut sum, now) = (SchedStat::default(), now());
+        for group in (0..MOST_GROUPS).map(GroupId::new) {
+            worker.accounts().add_to(group, &mut sum);
+            sum.run_time += Duration::from_nanos(worker.turns().present(group, now));
+        }
+        WorkerUse { run_time: sum.run_time, queued: worker.queue_length() }
+    };
+    runtime.workers().iter().map(use_of).collect()
 }
 
 type Seen = (&'static Resident, u64, usize);
@@ -119,11 +176,8 @@ fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io
     for ((resident, number, block), copy) in batch.drain(..).zip(&copies) {
         // SAFETY: the bytes are initialised.
         let glance = unsafe { Green::glance(copy.as_ptr()) };
-        if glance.runtime != std::ptr::from_ref(runtime).addr() {
-            continue;
-        }
-        let name = if glance.name.0 == 0 { None } else { read_name(block, glance.name)? };
-        if !resident.is_still(number) {
+        let is_own = glance.runtime == std::ptr::from_ref(runtime).addr();
+        if !is_own || !resident.is_still(number) {
             continue;
         }
         // SAFETY: the thread whose number that is existed before and after.
@@ -138,7 +192,8 @@ fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io
             number,
             resident,
             block,
-            name,
+            name: None,
+            name_at: glance.name,
             state,
             reason: (state == State::Waiting).then_some(reason),
             group,
@@ -184,11 +239,30 @@ fn copy(blocks: &[usize]) -> io::Result<Vec<MaybeUninit<Green>>> {
     Ok(copies)
 }
 
-/// A name, if it is still the thread's after its bytes were read.
-fn read_name(block: usize, name: (usize, usize)) -> io::Result<Option<String>> {
-    let bytes = peek::copy_range(name.0, name.1.min(LONGEST_NAME))?;
-    let again = copy(&[block])?;
-    // SAFETY: the bytes are initialised.
-    let again = unsafe { Green::glance(again[0].as_ptr()) };
-    Ok((again.name == name).then(|| String::from_utf8_lossy(&bytes).into_owned()))
+/// Reads the names of these threads, as far as they still exist.
+///
+/// # Errors
+///
+/// Those of [`peek::copy`].
+pub(crate) fn name(entries: &mut [&mut Entry]) -> io::Result<()> {
+    let mut named: Vec<_> = entries.iter_mut().filter(|entry| entry.name_at.0 > 0).collect();
+    for batch in named.chunks_mut(BATCH) {
+        let ranges = batch.iter().map(|entry| (entry.name_at.0, LONGEST_NAME.min(entry.name_at.1)));
+        let bytes = peek::copy_ranges(&ranges.collect::<Vec<_>>())?;
+        // A thread says that it has no name before that is gone.
+        let again: Vec<_> = batch.iter().map(|entry| Green::name_at(entry.block)).collect();
+        let mut words = vec![0; again.len() * size_of::<[usize; 2]>()];
+        peek::copy(&again, size_of::<[usize; 2]>(), &mut words)?;
+        let (words, _) = words.as_chunks::<{ size_of::<usize>() }>();
+        let mut words = words.iter().map(|word| usize::from_ne_bytes(*word));
+        for (entry, bytes) in batch.iter_mut().zip(bytes) {
+            let now = (words.next().unwrap_or(0), words.next().unwrap_or(0));
+            if now == entry.name_at && entry.resident.is_still(entry.number) {
+                // It may have been cut in the middle of a character.
+                let lossy = |e: FromUtf8Error| String::from_utf8_lossy(e.as_bytes()).into_owned();
+                entry.name = Some(String::from_utf8(bytes).unwrap_or_else(lossy));
+            }
+        }
+    }
+    Ok(())
 }

@@ -615,6 +615,11 @@ impl Green {
         block + std::mem::offset_of!(Green, subject)
     }
 
+    /// The address of what says where the name is, as in [`Glance::name`], of the control block there.
+    pub(super) fn name_at(block: usize) -> usize {
+        block + std::mem::offset_of!(Green, name)
+    }
+
     /// It was spawned. For whoever spawns it.
     pub(super) fn set_born(&self, now: u64) {
         self.born.set(now);

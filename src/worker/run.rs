@@ -278,6 +278,13 @@ impl Worker {
         self.timers.with(f)
     }
 
+    /// Threads that wait here for their turns.
+    #[cfg(feature = "inspect")]
+    pub(super) fn queue_length(&self) -> usize {
+        let _pin = Pin::new();
+        self.queue.with(|q| q.len())
+    }
+
     /// Whether another thread runs than at the last look, which `seen` tells, or none. Called by the monitor.
     pub(super) fn has_switched(&self, seen: &mut u64) -> bool {
         let switches = self.counters.switches.get();
