@@ -112,8 +112,8 @@ fn that_print_write_whole_lines() {
 #[test]
 fn that_panic_with_backtraces_panic_for_themselves() {
     let test = "that_panic_with_backtraces_panic_for_themselves";
-    // The default hook resolves names and prints them.
-    let environment = [("RUST_BACKTRACE", "1")];
+    // The default hook resolves names and prints them, down to the first frame.
+    let environment = [("RUST_BACKTRACE", "full")];
     let (done, output) = output_of(test, &environment, output::panic_aloud, &PANICKED);
     assert_eq!(output.matches(PANICS).count() as u64, done, "{output}");
     let traces = output.split("stack backtrace:\n").skip(1);
