@@ -154,10 +154,7 @@ impl Group {
     /// What its threads have used so far in the calling green thread's runtime; on an OS thread, in the default
     /// runtime, if that has started. For others, [`Runtime::group_stats`](crate::Runtime::group_stats).
     pub fn stats(&self) -> SchedStat {
-        match worker::current() {
-            Some(thread) => thread.get().runtime().group_stats(&self.0),
-            None => runtime::started().map_or_else(SchedStat::default, |r| r.group_stats(self)),
-        }
+        runtime::with_own(|runtime| runtime.group_stats(&self.0)).unwrap_or_default()
     }
 
     /// For the crate's own use.

@@ -238,9 +238,13 @@ fn from_environment(name: &str) -> Option<usize> {
 static GLOBAL: OnceLock<Runtime> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// The runtime of threads that are in none, if it has started.
-pub(crate) fn started() -> Option<&'static Runtime> {
-    GLOBAL.get()
+/// Calls `f` with the calling green thread's runtime; on other threads, with the one of threads that are in none, if it
+/// has started.
+pub(crate) fn with_own<T>(f: impl FnOnce(&worker::Runtime) -> T) -> Option<T> {
+    match worker::current() {
+        Some(thread) => Some(f(thread.get().runtime())),
+        None => GLOBAL.get().map(|runtime| f(&runtime.inner)),
+    }
 }
 
 /// The runtime of threads that are in none; it is started at the first use.
@@ -418,19 +422,13 @@ impl Drop for Runtime {
 /// Counters of the calling green thread's runtime; on other threads, of the one that
 /// [`spawn`](crate::spawn) uses there. All zero if that was never started.
 pub fn stats() -> Stats {
-    match worker::current() {
-        Some(thread) => Stats::of(thread.get().runtime()),
-        None => started().map_or_else(Stats::default, Runtime::stats),
-    }
+    with_own(Stats::of).unwrap_or_default()
 }
 
 /// The newest events of the scheduler of the calling green thread's runtime; on other threads, of the one that
 /// [`spawn`](crate::spawn) uses there. None if that was never started.
 pub fn trace() -> Trace {
-    match worker::current() {
-        Some(thread) => Trace::of(thread.get().runtime()),
-        None => started().map_or_else(Trace::empty, Runtime::trace),
-    }
+    with_own(Trace::of).unwrap_or_else(Trace::empty)
 }
 
 fn groups_of(runtime: &worker::Runtime) -> Vec<(Group, SchedStat)> {
@@ -459,8 +457,5 @@ fn prometheus_of(runtime: &worker::Runtime) -> String {
 /// ```
 #[cfg(feature = "prometheus")]
 pub fn prometheus() -> String {
-    match worker::current() {
-        Some(thread) => prometheus_of(thread.get().runtime()),
-        None => started().map_or_else(String::new, Runtime::prometheus),
-    }
+    with_own(prometheus_of).unwrap_or_default()
 }

@@ -121,16 +121,6 @@ impl Interrupted {
 }
 
 #[cfg(test)]
-/// Not read yet.
-pub(crate) fn cycles() -> u64 {
-    0
-}
-
-/// See [`cycles`].
-pub(crate) fn cycles_are_steady() -> bool {
-    false
-}
-
 impl FpControl {
     pub(super) fn rounding_up() -> FpControl {
         let mut words = FpControl::current();

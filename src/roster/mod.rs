@@ -122,7 +122,7 @@ pub struct ThreadInfo {
 /// # }
 /// ```
 pub fn threads() -> io::Result<Vec<ThreadInfo>> {
-    with_own_runtime(threads_of)
+    runtime::with_own(threads_of).unwrap_or_else(|| Ok(Default::default()))
 }
 
 /// The green threads of the same runtime as [`threads`], with the frames of each.
@@ -150,7 +150,7 @@ pub fn threads() -> io::Result<Vec<ThreadInfo>> {
 /// # }
 /// ```
 pub fn dump() -> io::Result<Dump> {
-    with_own_runtime(dump::take)
+    runtime::with_own(dump::take).unwrap_or_else(|| Ok(Default::default()))
 }
 
 /// What the stacks of the same runtime's threads as [`threads`] take in sum, and what they would take as OS threads.
@@ -174,22 +174,13 @@ pub fn dump() -> io::Result<Dump> {
 /// # }
 /// ```
 pub fn stacks() -> io::Result<StackTotals> {
-    with_own_runtime(stacks_of)
+    runtime::with_own(stacks_of).unwrap_or_else(|| Ok(Default::default()))
 }
 
 fn stacks_of(runtime: &worker::Runtime) -> io::Result<StackTotals> {
     let pages = usage::PageMap::open()?;
     let stacks = census::take(runtime)?.into_iter().map(|entry| pages.usage(entry.stack));
     stacks.collect::<io::Result<Vec<_>>>().map(|stacks| StackTotals::of(&stacks))
-}
-
-fn with_own_runtime<T: Default>(
-    f: impl FnOnce(&worker::Runtime) -> io::Result<T>,
-) -> io::Result<T> {
-    match worker::current() {
-        Some(thread) => f(thread.get().runtime()),
-        None => runtime::started().map_or_else(|| Ok(T::default()), |r| f(r.inner())),
-    }
 }
 
 fn threads_of(runtime: &worker::Runtime) -> io::Result<Vec<ThreadInfo>> {
