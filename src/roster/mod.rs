@@ -179,7 +179,7 @@ pub fn stacks() -> io::Result<StackTotals> {
 
 fn stacks_of(runtime: &worker::Runtime) -> io::Result<StackTotals> {
     let pages = usage::PageMap::open()?;
-    let stacks = census::take(runtime)?.into_iter().map(|entry| pages.usage(entry.stack));
+    let stacks = census::take_unnamed(runtime)?.into_iter().map(|entry| pages.usage(entry.stack));
     stacks.collect::<io::Result<Vec<_>>>().map(|stacks| StackTotals::of(&stacks))
 }
 
