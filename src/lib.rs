@@ -6,6 +6,7 @@ mod context;
 mod group;
 #[cfg(feature = "inspect")]
 pub mod inspect;
+mod interpose;
 mod lock;
 pub mod net;
 mod preempt;
@@ -22,6 +23,7 @@ mod worker;
 pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
+pub use interpose::interposed;
 pub use preempt::{Stall, StallKind};
 pub use roster::{
     Dump, Frame, StackTotals, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump,

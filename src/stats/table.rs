@@ -191,6 +191,9 @@ metrics! {
         deferred_stack,
         /// Calls of `blocking`, each of which moves its thread to a helper.
         blocking_calls,
+        /// Calls of blocking functions of the C library that green threads made and that came to this crate instead, so
+        /// that they could block no worker.
+        interposed,
         /// Times that a worker had nothing to do and slept in the kernel.
         sleeps,
         /// Calls of `io_uring_enter`.

@@ -32,7 +32,7 @@
 //!   interrupted. - [`lease`]: which group is served. - [`group`]: the process's groups. - [`account`]: what was
 //!   used. - [`state`]: what a thread is doing. - [`mod@wait`]: what a thread calls to wait, and wakers.
 //! - [`runtime`]: workers together, start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]:
-//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`]: the lock-free parts, with loom models.
+//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`], [`wait_table`]: the lock-free parts, with loom models.
 //! - [`census`]: all threads. - [`reason`]: what threads wait for. - [`tape`]: recordings for tests.
 
 mod account;
@@ -54,8 +54,9 @@ mod tape;
 mod tests;
 mod turn;
 mod wait;
+pub(crate) mod wait_table;
 
-pub(crate) use green::{Identity, current};
+pub(crate) use green::{GreenRef, Identity, current};
 pub use helper::blocking;
 pub(crate) use reason::WaitReason;
 pub(crate) use run::Worker;

@@ -36,6 +36,7 @@ const EMPTY: usize = 0;
 const NOTIFIED: usize = 1;
 
 impl Parker {
+    #[inline]
     pub(crate) fn new() -> Parker {
         Parker { word: AtomicUsize::new(EMPTY) }
     }

@@ -35,6 +35,8 @@ reasons! {
     Scope "scope",
     /// The end of a runtime's threads.
     RuntimeEnd "runtime-end",
+    /// A word of memory to change: a lock, a condition, [`std::thread::park`].
+    Futex "futex",
     /// A connection to a listener.
     Accept "accept",
     /// A connection to a peer.

@@ -47,6 +47,11 @@ impl Deadline {
         Deadline(now().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// That point of the monotonic clock.
+    pub(crate) fn at(nanoseconds: u64) -> Deadline {
+        Deadline(nanoseconds)
+    }
+
     fn remaining(self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(now()))
     }

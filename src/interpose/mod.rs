@@ -1,0 +1,61 @@
+//! The C library's blocking functions, for code that knows nothing of green threads.
+//!
+//! **Problem.** `std`, the crates that are built on it, and C libraries reach the kernel through functions of the C
+//! library: `recv`, `nanosleep`, `syscall(SYS_futex, ..)`. On a green thread such a call blocks the worker, until
+//! the monitor moves the thread to a helper: right, but slow, and helpers are few.
+//!
+//! **Alternatives.** Types of our own for everything that blocks split the ecosystem in two, which is what this
+//! crate exists to avoid. Rewriting code that is loaded (as binary instrumentation does) finds the inlined system
+//! calls, too, at a price in start-up time and in trust. `LD_PRELOAD` needs whoever starts the program to
+//! know.
+//!
+//! **Choice.** A program may define functions of the C library itself: the linker then binds all of its calls to
+//! them, and the dynamic linker those of libraries. This module defines the ones that block. Each asks first
+//! who calls ([`caller::green`]): on an OS thread it jumps to the C library's own, a few instructions
+//! later; on a green thread it does what the kernel would, but parks the thread. Nothing depends on it:
+//! a call that is made in another way blocks in the kernel, and the thread is moved.
+//!
+//! **What a replacement owes.** The results, errors and side effects of the function in the C library, of which
+//! the calling thread must not be able to tell that it parked, with two exceptions: a signal does not end
+//! the wait of a green thread (it interrupts the OS thread on which some green thread runs, so `EINTR` is
+//! never returned, as if another thread had got the signal), and `pthread_cancel`, which does not exist for
+//! green threads. What it cannot do, or cannot do here, it leaves to the C library ([`Answer::Forward`]).
+//!
+//! - [`symbols`]: the table of functions. - [`caller`]: who calls. - [`next`]: the C library's own. - [`futex`]: what
+//!   `std::sync` waits on. - [`sleep`]: time.
+
+#[cfg(all(feature = "interpose", not(loom)))]
+mod answer;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod caller;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod futex;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod next;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod sleep;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod symbols;
+
+#[cfg(all(feature = "interpose", not(loom)))]
+use answer::Answer;
+
+/// A number that is no system call's, to which only this crate's `syscall` has an answer.
+const PROBE: libc::c_long = -0x7574_6872;
+
+/// Whether calls of the C library's blocking functions come to this crate, so that they park green threads.
+///
+/// If not (the feature `interpose` is off, or the program was linked in a way that binds such calls to the C library:
+/// see the documentation of the crate), they block the OS thread; the green thread is then moved to a helper after
+/// some milliseconds. [`Stats::interposed`](crate::Stats::interposed) counts the calls.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(uthread::interposed(), cfg!(feature = "interpose"));
+/// ```
+pub fn interposed() -> bool {
+    let _errno = crate::preempt::KeepErrno::new();
+    // SAFETY: an unknown system call is an error.
+    unsafe { libc::syscall(PROBE) == PROBE }
+}
