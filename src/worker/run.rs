@@ -507,7 +507,9 @@ impl Worker {
 
     /// Takes out the next thread and installs it, or the worker itself if there is none or the round
     /// is over. The old thread, which leaves for that reason, may be published afterwards.
-    #[inline]
+    ///
+    /// Inlined at each of its places: a call would cost a park some two nanoseconds.
+    #[inline(always)]
     fn switch(&self, last: bool, now: u64, reason: u8) -> Option<GreenRef> {
         let next = if last { None } else { self.dequeue(now) };
         match next {
