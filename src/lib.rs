@@ -11,6 +11,7 @@ mod lock;
 pub mod net;
 mod preempt;
 mod reactor;
+mod reason;
 mod roster;
 mod runtime;
 mod sched;
@@ -25,6 +26,7 @@ pub use std::thread::available_parallelism;
 pub use group::{Group, GroupBuilder, schedstat};
 pub use interpose::interposed;
 pub use preempt::{Stall, StallKind};
+pub use reason::WaitReason;
 pub use roster::{
     Dump, Frame, StackTotals, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump,
     dump_on_signal, stacks, threads,

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use uthread::{Builder, Group, JoinHandle, Runtime, ThreadDump, ThreadInfo, ThreadState};
+use uthread::{
+    Builder, Group, JoinHandle, Runtime, ThreadDump, ThreadInfo, ThreadState, WaitReason,
+};
 
 use watchdog::watched;
 
@@ -44,7 +46,7 @@ fn until(runtime: &Runtime, name: &str, wanted: impl Fn(&ThreadInfo) -> bool) ->
     }
 }
 
-fn until_waits(runtime: &Runtime, name: &str, reason: &str) -> ThreadInfo {
+fn until_waits(runtime: &Runtime, name: &str, reason: WaitReason) -> ThreadInfo {
     until(runtime, name, |thread| thread.state.reason() == Some(reason))
 }
 
@@ -97,13 +99,13 @@ fn threads_tell_what_they_wait_for() {
                 });
             });
         });
-        until_waits(&runtime, "parks", "park");
-        until_waits(&runtime, "sleeps", "sleep");
-        until_waits(&runtime, "reads", "accept");
-        until_waits(&runtime, "joins", "join");
-        until_waits(&runtime, "scopes", "scope");
+        until_waits(&runtime, "parks", WaitReason::Park);
+        until_waits(&runtime, "sleeps", WaitReason::Sleep);
+        until_waits(&runtime, "reads", WaitReason::Accept);
+        until_waits(&runtime, "joins", WaitReason::Join);
+        until_waits(&runtime, "scopes", WaitReason::Scope);
         let client = std::net::TcpStream::connect(address).unwrap();
-        until_waits(&runtime, "reads", "recv");
+        until_waits(&runtime, "reads", WaitReason::Recv);
         drop(client);
         assert_eq!(reads.join().unwrap(), 0);
         parked.unpark();
@@ -129,7 +131,7 @@ fn threads_tell_who_they_are() {
         });
         let thread = thread.unwrap();
         let cut = &long[..256];
-        let seen = until_waits(&runtime, cut, "park");
+        let seen = until_waits(&runtime, cut, WaitReason::Park);
         assert_eq!(seen.id, thread.thread().id());
         assert_eq!(seen.group, "census");
         assert_eq!(seen.worker, Some(0));
@@ -159,7 +161,7 @@ fn a_thread_that_uses_much_stack_has_a_high_water_mark() {
             black_box(touch());
             uthread::park();
         });
-        let seen = until_waits(&runtime, "deep", "park");
+        let seen = until_waits(&runtime, "deep", WaitReason::Park);
         assert!(seen.stack.high_water > DEEP && seen.stack.resident > DEEP);
         assert_eq!(seen.stack.reserved, 512 << 10);
         thread.thread().unpark();
@@ -173,7 +175,7 @@ fn stacks_in_sum_are_those_of_all_threads() {
     watched(&runtime, || {
         let threads = ["one", "two", "three"].map(|name| spawn(&runtime, name, uthread::park));
         for name in ["one", "two", "three"] {
-            until_waits(&runtime, name, "park");
+            until_waits(&runtime, name, WaitReason::Park);
         }
         let totals = runtime.stacks().unwrap();
         let all = runtime.threads().unwrap();
@@ -247,7 +249,8 @@ fn a_dump_shows_where_threads_wait() {
             (0..100).map(|_| Builder::new().spawn_in(&runtime, waits_for_a_friend)).collect();
         let dump = loop {
             let dump = runtime.dump().unwrap();
-            if dump.threads.iter().all(|t| t.thread.state == ThreadState::Waiting("park")) {
+            if dump.threads.iter().all(|t| t.thread.state == ThreadState::Waiting(WaitReason::Park))
+            {
                 break dump;
             }
         };
@@ -342,8 +345,9 @@ fn a_dump_of_ten_thousand_threads_shows_each_ones_own_frames() {
             })
             .collect();
         // Until all are at the bottom.
-        let at_bottom =
-            |t: &ThreadInfo| t.state.reason() == Some("park") || t.stat.forced_switches > 0;
+        let at_bottom = |t: &ThreadInfo| {
+            t.state.reason() == Some(WaitReason::Park) || t.stat.forced_switches > 0
+        };
         while runtime.threads().unwrap().iter().any(|t| !at_bottom(t)) {
             std::thread::yield_now();
         }
@@ -373,7 +377,7 @@ fn a_thread_dumps_itself_and_its_siblings() {
             black_box(uthread::dump().unwrap())
         }
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
-        until_waits(&runtime, "parks", "park");
+        until_waits(&runtime, "parks", WaitReason::Park);
         let dump = spawn(&runtime, "dumps", dumps_its_own_runtime).join().unwrap();
         let find = |name| dump.threads.iter().find(|t| t.thread.name.as_deref() == Some(name));
         assert!(has_frame(find("parks").unwrap(), "waits_for_a_friend"), "{dump}");
@@ -389,7 +393,7 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
         let runtime = runtime(1);
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
-        until_waits(&runtime, "parks", "park");
+        until_waits(&runtime, "parks", WaitReason::Park);
         // What is written to stderr comes back here before it goes to where it went before.
         let (mut reader, writer) = std::io::pipe().unwrap();
         let stderr = nix::unistd::dup(std::io::stderr()).unwrap();

@@ -257,7 +257,7 @@ fn row(info: ThreadInfo, share: f64) -> ThreadRow {
         id: info.id.as_u64().get(),
         name: info.name,
         state: info.state.name().to_owned(),
-        reason: info.state.reason().map(str::to_owned),
+        reason: info.state.reason().map(|reason| reason.to_string()),
         group: info.group,
         worker: info.worker,
         share,

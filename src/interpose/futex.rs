@@ -23,8 +23,9 @@ use libc::timespec;
 use super::next::Next;
 use super::sleep::{deadline_on, duration};
 use super::{Answer, caller};
+use crate::reason::WaitReason;
 use crate::worker::wait_table::{WaitTable, Waiter};
-use crate::worker::{Deadline, WaitReason, notify, wait};
+use crate::worker::{Deadline, notify, wait};
 
 type Syscall = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 

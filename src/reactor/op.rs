@@ -5,13 +5,13 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 use super::timer;
-use crate::trace::Operation;
+use crate::reason::WaitReason;
 
 /// One operation, in the terms of the system call of the same name. Who submits it vouches for the
 /// pointers until its completion.
 ///
 /// Results are the system call's; with `MSG_WAITALL`, sends go on until all is sent, which `send(2)`
-/// does not know. All exist in io_uring since Linux 5.6 at the latest. Cancelled, they end with
+/// does not know. All exist in io_uring since Linux 5.7 at the latest where nothing else is said. Cancelled, they end with
 /// `ECANCELED`, or with what was transferred before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Request {
@@ -27,18 +27,46 @@ pub(crate) enum Request {
     RecvMsg { fd: RawFd, message: *mut libc::msghdr, flags: i32 },
     /// `sendmsg`: bytes sent.
     SendMsg { fd: RawFd, message: *const libc::msghdr, flags: i32 },
+    /// `pread`, or `read` if the offset is [`HERE`]: bytes read.
+    Read { fd: RawFd, buffer: *mut u8, length: u32, offset: u64 },
+    /// `pwrite`, or `write` if the offset is [`HERE`]: bytes written.
+    Write { fd: RawFd, buffer: *const u8, length: u32, offset: u64 },
+    /// `preadv2`, at the file's position if the offset is [`HERE`]: bytes read.
+    ReadV { fd: RawFd, vector: *const libc::iovec, count: u32, offset: u64, flags: i32 },
+    /// `pwritev2`, at the file's position if the offset is [`HERE`]: bytes written.
+    WriteV { fd: RawFd, vector: *const libc::iovec, count: u32, offset: u64, flags: i32 },
+    /// `poll` of one descriptor: the events that were found.
+    Poll { fd: RawFd, events: u32 },
+    /// `fsync`, or `fdatasync` if only the data matters.
+    Fsync { fd: RawFd, data_only: bool },
+    /// `openat`: the new descriptor.
+    OpenAt { directory: RawFd, path: *const libc::c_char, flags: i32, mode: libc::mode_t },
+    /// `waitid` (Linux 6.7): 0.
+    WaitId { kind: libc::idtype_t, id: libc::id_t, info: *mut libc::siginfo_t, options: i32 },
 }
 
+/// The position of the file.
+pub(crate) const HERE: u64 = u64::MAX;
+
 impl Request {
-    /// What recordings and statistics call it.
-    pub(crate) fn operation(&self) -> Operation {
+    /// What its thread waits for.
+    #[inline]
+    pub(crate) fn reason(&self) -> WaitReason {
         match self {
-            Request::Accept { .. } => Operation::Accept,
-            Request::Connect { .. } => Operation::Connect,
-            Request::Recv { .. } => Operation::Recv,
-            Request::Send { .. } => Operation::Send,
-            Request::RecvMsg { .. } => Operation::RecvMsg,
-            Request::SendMsg { .. } => Operation::SendMsg,
+            Request::Accept { .. } => WaitReason::Accept,
+            Request::Connect { .. } => WaitReason::Connect,
+            Request::Recv { .. } => WaitReason::Recv,
+            Request::Send { .. } => WaitReason::Send,
+            Request::RecvMsg { .. } => WaitReason::RecvMsg,
+            Request::SendMsg { .. } => WaitReason::SendMsg,
+            Request::Read { .. } => WaitReason::Read,
+            Request::Write { .. } => WaitReason::Write,
+            Request::ReadV { .. } => WaitReason::ReadV,
+            Request::WriteV { .. } => WaitReason::WriteV,
+            Request::Poll { .. } => WaitReason::Poll,
+            Request::Fsync { .. } => WaitReason::Fsync,
+            Request::OpenAt { .. } => WaitReason::OpenAt,
+            Request::WaitId { .. } => WaitReason::WaitId,
         }
     }
 }
@@ -50,7 +78,7 @@ pub(crate) struct Op<W> {
     /// Who waits.
     pub(crate) waiter: W,
     /// What it is, for recordings and statistics.
-    pub(crate) operation: Operation,
+    pub(crate) reason: WaitReason,
     /// Since when it is under way, in nanoseconds, if it is. For statistics.
     pub(crate) begun: Cell<Option<u64>>,
     /// The kernel's result: not negative, or a negated errno.
@@ -72,10 +100,10 @@ pub(super) struct Cancel<W> {
 }
 
 impl<W> Op<W> {
-    pub(crate) fn new(waiter: W, operation: Operation) -> Op<W> {
+    pub(crate) fn new(waiter: W, reason: WaitReason) -> Op<W> {
         Op {
             waiter,
-            operation,
+            reason,
             begun: Cell::new(None),
             result: Cell::new(0),
             timer: Cell::new(None),

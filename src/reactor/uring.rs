@@ -23,7 +23,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use io_uring::squeue::Entry;
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Submitter, opcode};
 
 use super::op::{Op, Request};
@@ -302,6 +302,29 @@ fn entry(request: &Request) -> Entry {
         Request::SendMsg { fd, message, flags } => {
             opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build()
         }
+        Request::Read { fd, buffer, length, offset } => {
+            opcode::Read::new(Fd(fd), buffer, length).offset(offset).build()
+        }
+        Request::Write { fd, buffer, length, offset } => {
+            opcode::Write::new(Fd(fd), buffer, length).offset(offset).build()
+        }
+        Request::ReadV { fd, vector, count, offset, flags } => {
+            opcode::Readv::new(Fd(fd), vector, count).offset(offset).rw_flags(flags as _).build()
+        }
+        Request::WriteV { fd, vector, count, offset, flags } => {
+            opcode::Writev::new(Fd(fd), vector, count).offset(offset).rw_flags(flags as _).build()
+        }
+        Request::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events).build(),
+        Request::Fsync { fd, data_only } => {
+            let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
+            opcode::Fsync::new(Fd(fd)).flags(flags).build()
+        }
+        Request::OpenAt { directory, path, flags, mode } => {
+            opcode::OpenAt::new(Fd(directory), path).flags(flags).mode(mode).build()
+        }
+        Request::WaitId { kind, id, info, options } => {
+            opcode::WaitId::new(kind, id, options).infop(info).build()
+        }
     }
 }
 
@@ -348,7 +371,7 @@ fn explain(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Operation;
+    use crate::reason::WaitReason;
     use nix::sys::eventfd::EventFd;
     use std::io::Write;
     use std::os::fd::AsFd;
@@ -370,7 +393,7 @@ mod tests {
         let mut ring = Uring::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         let (here, mut there) = UnixStream::pair().unwrap();
         let mut buffer = [0; 8];
-        let op = Op::new((), Operation::Recv);
+        let op = Op::new((), WaitReason::Recv);
         // SAFETY: op and buffer outlive the loop, which ends with the completion.
         unsafe { ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)) }.unwrap();
         ring.poll(Wait::No, |_| panic!("nothing was sent"));
@@ -389,7 +412,7 @@ mod tests {
         let mut ring = Uring::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         let (here, _there) = UnixStream::pair().unwrap();
         let mut buffer = [0; 8];
-        let op = Op::new((), Operation::Recv);
+        let op = Op::new((), WaitReason::Recv);
         // SAFETY: op and buffer outlive the loop, which ends with the completion.
         unsafe {
             ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)).unwrap();
@@ -410,7 +433,7 @@ mod tests {
         let mut ring = Uring::new(2, waker.as_fd(), waker.as_fd()).unwrap();
         let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
         let mut buffers = [[0_u8; 1]; 100];
-        let ops: Vec<Op<usize>> = (0..100).map(|i| Op::new(i, Operation::Recv)).collect();
+        let ops: Vec<Op<usize>> = (0..100).map(|i| Op::new(i, WaitReason::Recv)).collect();
         for (i, op) in ops.iter().enumerate() {
             // SAFETY: all outlive the loop below, which ends with the last completion.
             unsafe { ring.submit(NonNull::from(op), &recv(&pairs[i].0, &mut buffers[i])) }.unwrap();
@@ -448,7 +471,7 @@ mod tests {
         for on in [false, true, false] {
             ring.raise_alarms(on);
             let mut buffer = [0; 8];
-            let op = Op::new((), Operation::Recv);
+            let op = Op::new((), WaitReason::Recv);
             // SAFETY: op and buffer outlive the loop, which ends with the completion.
             unsafe { ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)) }.unwrap();
             ring.poll(Wait::No, |_| panic!("nothing was sent"));

@@ -176,7 +176,7 @@ impl fmt::Display for Stats {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::trace::Operation;
+    use crate::reason::WaitReason;
 
     #[test]
     fn names_say_units_and_none_is_there_twice() {
@@ -207,7 +207,7 @@ mod tests {
                 .iter()
                 .all(|m| m.help == of_ops[0][0].help && m.kind == MetricKind::Histogram)
         );
-        assert_eq!(of_ops[0].len(), 4);
+        assert_eq!(of_ops[0].len(), WaitReason::OPERATIONS);
     }
 
     #[test]
@@ -219,12 +219,12 @@ mod tests {
         words.add_to(&mut earlier);
         words.switches.step();
         words.run_delay.record(1_000);
-        words.op_latency(Operation::RecvMsg).record(50_000);
+        words.op_latency(WaitReason::RecvMsg).record(50_000);
         let mut later = Stats { threads_live: 5, ..Stats::default() };
         words.add_to(&mut later);
         let between = later.since(&earlier);
         assert_eq!((between.switches, between.threads_live), (1, 5));
-        assert_eq!((between.run_delay.count(), between.op_latency.recv.count()), (1, 1));
+        assert_eq!((between.run_delay.count(), between.op_latency.recvmsg.count()), (1, 1));
         assert_eq!(between.run_delay.sum(), Duration::from_nanos(1_000));
         assert_eq!(earlier.since(&later).switches, 0, "saturates");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::histogram::Histogram;
 use super::words::{Counter, SharedCounter, Times};
 use super::{Metric, MetricKind, MetricValue, Row, Source, Value};
-use crate::trace::Operation;
+use crate::reason::{WaitReason, with_operations};
 
 /// One row of the table.
 macro_rules! row {
@@ -22,37 +22,45 @@ macro_rules! row {
     };
 }
 
+/// What is counted for each operation, by their numbers.
+#[derive(Debug)]
+struct OpTimes([Times; WaitReason::OPERATIONS]);
+
+impl Default for OpTimes {
+    fn default() -> OpTimes {
+        OpTimes(std::array::from_fn(|_| Times::default()))
+    }
+}
+
 macro_rules! metrics {
-    (
+    ({
         gauges($source:ident) { $($(#[doc = $gauge_doc:literal])+ $gauge:ident = $gauge_value:expr,)+ }
         counters of workers and outside { $($(#[doc = $both_doc:literal])+ $both:ident,)+ }
         counters of workers { $($(#[doc = $worker_doc:literal])+ $worker:ident,)+ }
         counters of runtimes { $($(#[doc = $runtime_doc:literal])+ $runtime:ident,)+ }
         histograms { $($(#[doc = $times_doc:literal])+ $times:ident as $times_name:literal,)+ }
-        ops { $(#[doc = $op_doc:literal])+ $ops:ident as $ops_name:literal { $($($kind:ident)|+ => $op:ident,)+ } }
-    ) => {
+        histograms of operations { $(#[doc = $op_doc:literal])+ $ops:ident as $ops_name:literal }
+    } $($kind:ident $op:ident,)+) => {
         /// What one worker counts.
         #[derive(Debug, Default)]
         pub(crate) struct WorkerCounters {
             $($(#[doc = $both_doc])+ pub(crate) $both: Counter,)+
             $($(#[doc = $worker_doc])+ pub(crate) $worker: Counter,)+
             $($(#[doc = $times_doc])+ pub(crate) $times: Times,)+
-            $($op: Times,)+
+            $ops: OpTimes,
         }
 
         impl WorkerCounters {
-            /// How long ops of a kind took.
-            pub(crate) fn $ops(&self, kind: Operation) -> &Times {
-                match kind {
-                    $($(Operation::$kind)|+ => &self.$op,)+
-                }
+            /// How long ops of a kind took; it must be one of an operation.
+            pub(crate) fn $ops(&self, kind: WaitReason) -> &Times {
+                &self.$ops.0[kind as usize]
             }
 
             pub(super) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$both += self.$both.get();)+
                 $(stats.$worker += self.$worker.get();)+
                 $(self.$times.add_to(&mut stats.$times);)+
-                $(self.$op.add_to(&mut stats.$ops.$op);)+
+                $(self.$ops(WaitReason::$kind).add_to(&mut stats.$ops.$op);)+
             }
         }
 
@@ -137,7 +145,7 @@ macro_rules! metrics {
     };
 }
 
-metrics! {
+with_operations!(metrics {
     gauges(of) {
         /// Workers of the runtime.
         workers = of.runtime.workers().len() as u64,
@@ -219,16 +227,11 @@ metrics! {
         /// Length of turns: times that a worker ran one thread without a switch.
         slice_length as "slice_length_seconds",
     }
-    ops {
+    histograms of operations {
         /// Time from the beginning of an op to its thread's being runnable, what it waited for included.
-        op_latency as "op_latency_seconds" {
-            Accept => accept,
-            Connect => connect,
-            Recv | RecvMsg => recv,
-            Send | SendMsg => send,
-        }
+        op_latency as "op_latency_seconds"
     }
-}
+});
 
 macro_rules! group_metrics {
     ($($(#[doc = $doc:literal])+ $field:ident: $value:ident as $name:literal,)+) => {

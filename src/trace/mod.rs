@@ -51,7 +51,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 pub(crate) use event::WokenBy;
-pub use event::{Cause, Event, Operation, Reason, Record, Recorder};
+pub use event::{Cause, Event, Reason, Record, Recorder};
 pub(crate) use recorder::{Own, Shared};
 
 use crate::thread::ThreadId;

@@ -16,7 +16,6 @@ use std::string::FromUtf8Error;
 use std::time::Duration;
 
 use super::green::Green;
-use super::reason::WaitReason;
 use super::run::Worker;
 use super::runtime::Runtime;
 use super::state::State;
@@ -24,6 +23,7 @@ use crate::arch::Position;
 use crate::context::peek;
 use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
+use crate::reason::WaitReason;
 use crate::sched::GroupId;
 #[cfg(feature = "inspect")]
 use crate::sched::MOST_GROUPS;
@@ -47,7 +47,8 @@ pub(crate) struct Entry {
     /// See [`Glance`].
     name_at: (usize, usize),
     pub(crate) state: State,
-    pub(crate) reason: Option<WaitReason>,
+    /// What it waits for; something else if its state is another.
+    pub(crate) reason: WaitReason,
     pub(crate) group: GroupId,
     /// The index of the worker where it runs, or ran last.
     pub(crate) worker: Option<usize>,
@@ -195,7 +196,7 @@ fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io
             name: None,
             name_at: glance.name,
             state,
-            reason: (state == State::Waiting).then_some(reason),
+            reason,
             group,
             worker: index,
             spawned_at,
