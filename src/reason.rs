@@ -65,12 +65,10 @@ reasons! {
         SendMsg sendmsg,
         /// `read`: bytes to read from a file of any kind.
         Read read,
-        /// `write`: bytes to be written to a file of any kind.
+        /// `write`: room for bytes to write, or the disk, in a file of any kind.
         Write write,
         /// `readv`: bytes to read, into several buffers.
         ReadV readv,
-        /// `writev`: bytes to be written, from several buffers.
-        WriteV writev,
         /// `poll`: readiness of descriptors; also of `select` and `epoll_wait`.
         Poll poll,
         /// `fsync`, `fdatasync`: the disk.

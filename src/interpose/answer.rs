@@ -1,7 +1,6 @@
 //! What a replacement tells the one who called it.
 
 use std::ffi::c_int;
-use std::io;
 
 /// The end of a call that a replacement was asked to do on a green thread.
 #[derive(Clone, Copy, Debug)]
@@ -10,17 +9,32 @@ pub(super) enum Answer {
     Done(isize),
     /// It has failed, for this reason.
     Failed(c_int),
-    /// The C library's function shall do it, though it may block.
+    /// The C library's function shall do it: it will not block, or must not be done by another.
     Forward,
+    /// The C library's function shall do it, on a helper, since it will block.
+    Help,
 }
 
-impl From<io::Result<u32>> for Answer {
-    fn from(result: io::Result<u32>) -> Answer {
+impl Answer {
+    /// What a function of the C library returned that reports errors through `errno`.
+    pub(super) fn of(result: isize) -> Answer {
+        if result < 0 { Answer::Failed(errno()) } else { Answer::Done(result) }
+    }
+}
+
+impl From<Result<usize, c_int>> for Answer {
+    fn from(result: Result<usize, c_int>) -> Answer {
         match result {
             Ok(value) => Answer::Done(value as isize),
-            Err(error) => Answer::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
+            Err(error) => Answer::Failed(error),
         }
     }
+}
+
+/// The caller's `errno`.
+pub(super) fn errno() -> c_int {
+    // SAFETY: the location is the calling thread's own.
+    unsafe { *libc::__errno_location() }
 }
 
 /// Sets the caller's `errno`.

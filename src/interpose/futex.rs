@@ -83,7 +83,7 @@ pub(super) unsafe fn futex(
             let mask = if command == libc::FUTEX_WAIT { ANY } else { mask };
             let timeout = timeout as *const timespec;
             let Some(thread) = caller::green() else {
-                let in_kernel = || answer(kernel(operation, value, timeout.addr()));
+                let in_kernel = || Answer::of(kernel(operation, value, timeout.addr()) as isize);
                 return TABLE.bucket(word).in_kernel(in_kernel);
             };
             if mask == 0 || realtime && command == libc::FUTEX_WAIT {
@@ -112,7 +112,7 @@ pub(super) unsafe fn futex(
         libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP => {
             let result = kernel(operation, value, timeout);
             if result < 0 {
-                return answer(result);
+                return Answer::of(result as isize);
             }
             let mut woken = TABLE.bucket(word).wake(word, u32::MAX, ANY, notify);
             if command == libc::FUTEX_WAKE_OP {
@@ -179,20 +179,11 @@ fn wake(word: usize, most: u32, mask: u32, kernel: impl Fn(u32) -> c_long) -> An
         woken += match from_kernel {
             true => match kernel(most - woken) {
                 n if n >= 0 => n as u32,
-                error if woken == 0 => return answer(error),
+                error if woken == 0 => return Answer::of(error as isize),
                 _ => 0,
             },
             false => bucket.wake(word, most - woken, mask, notify),
         };
     }
     Answer::Done(woken as isize)
-}
-
-/// What the C library's `syscall` returned: it has set `errno` already.
-fn answer(result: c_long) -> Answer {
-    if result >= 0 {
-        return Answer::Done(result as isize);
-    }
-    // SAFETY: the location is the calling thread's own.
-    Answer::Failed(unsafe { *libc::__errno_location() })
 }

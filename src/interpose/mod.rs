@@ -22,18 +22,29 @@
 //! green threads. What it cannot do, or cannot do here, it leaves to the C library ([`Answer::Forward`]).
 //!
 //! - [`symbols`]: the table of functions. - [`caller`]: who calls. - [`next`]: the C library's own. - [`futex`]: what
-//!   `std::sync` waits on. - [`sleep`]: time.
+//!   `std::sync` waits on. - [`sleep`]: time. - [`descriptor`]: whether a call on a descriptor waits, and how. -
+//!   [`sockets`], [`files`], [`mod@poll`], [`children`]: what they say.
 
 #[cfg(all(feature = "interpose", not(loom)))]
 mod answer;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod caller;
 #[cfg(all(feature = "interpose", not(loom)))]
+mod children;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod descriptor;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod files;
+#[cfg(all(feature = "interpose", not(loom)))]
 mod futex;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod next;
 #[cfg(all(feature = "interpose", not(loom)))]
+mod poll;
+#[cfg(all(feature = "interpose", not(loom)))]
 mod sleep;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod sockets;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod symbols;
 

@@ -29,20 +29,20 @@ impl<F: Copy> Next<F> {
         let mut address = self.address.load(Ordering::Relaxed);
         if address.is_null() {
             address = self.look_up();
+            if address.is_null() {
+                // A program that calls what its C library does not have. Without a message: the caller is C.
+                std::process::abort();
+            }
         }
         // SAFETY: both are pointers to a function, of the type that the creator vouched for.
         unsafe { std::mem::transmute_copy(&address) }
     }
 
-    /// Finds the function.
+    /// Finds the function; null if the C library is too old to have it.
     #[cold]
     pub(super) fn look_up(&self) -> *mut c_void {
         // SAFETY: the name is a C string.
         let address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
-        if address.is_null() {
-            // Without unwinding or formatting: the caller is C.
-            std::process::abort();
-        }
         self.address.store(address, Ordering::Relaxed);
         address
     }

@@ -3,25 +3,32 @@
 //! The declarations are the C library's (x86-64 and AArch64, 64-bit `off_t`). `syscall` is variadic in C; on both
 //! architectures its arguments arrive as those of a function with seven.
 
-use std::ffi::{c_int, c_long, c_uint};
+use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use std::ptr::null_mut;
 
-use libc::{clockid_t, timespec, useconds_t};
+use libc::{
+    AT_FDCWD, O_CREAT, O_TRUNC, O_WRONLY, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec,
+    mmsghdr, mode_t, msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr,
+    socklen_t, ssize_t, timespec, timeval, useconds_t,
+};
 
 use super::answer::{Answer, set_errno};
 use super::next::Next;
-use super::{PROBE, caller, futex, sleep};
+use super::{PROBE, caller, children, files, futex, poll, sleep, sockets};
+use crate::reactor::op::HERE;
+use crate::worker::blocking;
 
 /// Defines functions. Each has the C library's name and signature; on a green thread the expression on the right
 /// answers, elsewhere, or if it says so, the C library.
 macro_rules! functions {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty = $answer:expr;)+) => {
         /// The C library's functions.
-        mod next {
+        #[allow(non_upper_case_globals)]
+        pub(super) mod next {
             use super::*;
             $(
-                #[allow(non_upper_case_globals)]
                 // SAFETY: the type is that of the function as the C library declares it.
-                pub(super) static $name: Next<unsafe extern "C" fn($($type),*) -> $result> = unsafe {
+                pub(in crate::interpose) static $name: Next<unsafe extern "C" fn($($type),*) -> $result> = unsafe {
                     Next::new(
                         match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
                             Ok(name) => name,
@@ -53,6 +60,8 @@ macro_rules! functions {
                             set_errno(error);
                             return -1 as _;
                         }
+                        // SAFETY: as the caller says.
+                        Answer::Help => return blocking(|| unsafe { next::$name.get()($($argument),*) }),
                         Answer::Forward => {}
                     }
                 }
@@ -70,12 +79,127 @@ macro_rules! functions {
 }
 
 functions! {
+    // Time.
     fn nanosleep(request: *const timespec, rest: *mut timespec) -> c_int = sleep::nanosleep(request, rest);
     fn clock_nanosleep(clock: clockid_t, flags: c_int, request: *const timespec, rest: *mut timespec) -> c_int
         = sleep::clock_nanosleep(clock, flags, request, rest);
     fn usleep(microseconds: useconds_t) -> c_int = sleep::usleep(microseconds);
     fn sleep(seconds: c_uint) -> c_uint = sleep::sleep(seconds);
     fn sched_yield() -> c_int = sleep::sched_yield();
+
+    // Sockets.
+    fn recv(fd: c_int, buffer: *mut c_void, bytes: usize, flags: c_int) -> ssize_t
+        = sockets::recv(fd, buffer, bytes, flags);
+    fn recvfrom(
+        fd: c_int, buffer: *mut c_void, bytes: usize, flags: c_int, address: *mut sockaddr, length: *mut socklen_t
+    ) -> ssize_t = sockets::recvfrom(fd, buffer, bytes, flags, address, length);
+    fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t = sockets::recvmsg(fd, message, flags);
+    fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, limit: *mut timespec) -> c_int
+        = sockets::recvmmsg(fd, messages, count, flags, limit);
+    fn send(fd: c_int, buffer: *const c_void, bytes: usize, flags: c_int) -> ssize_t
+        = sockets::send(fd, buffer, bytes, flags);
+    fn sendto(
+        fd: c_int, buffer: *const c_void, bytes: usize, flags: c_int, address: *const sockaddr, length: socklen_t
+    ) -> ssize_t = sockets::sendto(fd, buffer, bytes, flags, address, length);
+    fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t = sockets::sendmsg(fd, message, flags);
+    fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int
+        = sockets::sendmmsg(fd, messages, count, flags);
+    fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int
+        = sockets::accept4(fd, address, length, 0);
+    fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int
+        = sockets::accept4(fd, address, length, flags);
+    fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int
+        = sockets::connect(fd, address, length);
+
+    // Files.
+    fn read(fd: c_int, buffer: *mut c_void, bytes: usize) -> ssize_t
+        = files::read(fd, &files::one(buffer, bytes), HERE);
+    fn readv(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t
+        = files::read(fd, files::list(vectors, count), HERE);
+    fn pread(fd: c_int, buffer: *mut c_void, bytes: usize, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::read(fd, &files::one(buffer, bytes), offset));
+    fn pread64(fd: c_int, buffer: *mut c_void, bytes: usize, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::read(fd, &files::one(buffer, bytes), offset));
+    fn preadv(fd: c_int, vectors: *const iovec, count: c_int, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::read(fd, files::list(vectors, count), offset));
+    fn preadv64(fd: c_int, vectors: *const iovec, count: c_int, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::read(fd, files::list(vectors, count), offset));
+    fn write(fd: c_int, buffer: *const c_void, bytes: usize) -> ssize_t
+        = files::write(fd, &files::one(buffer, bytes), HERE);
+    fn writev(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t
+        = files::write(fd, files::list(vectors, count), HERE);
+    fn pwrite(fd: c_int, buffer: *const c_void, bytes: usize, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::write(fd, &files::one(buffer, bytes), offset));
+    fn pwrite64(fd: c_int, buffer: *const c_void, bytes: usize, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::write(fd, &files::one(buffer, bytes), offset));
+    fn pwritev(fd: c_int, vectors: *const iovec, count: c_int, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::write(fd, files::list(vectors, count), offset));
+    fn pwritev64(fd: c_int, vectors: *const iovec, count: c_int, offset: off_t) -> ssize_t
+        = files::at(offset, |offset| files::write(fd, files::list(vectors, count), offset));
+    fn fsync(fd: c_int) -> c_int = files::sync(fd, false);
+    fn fdatasync(fd: c_int) -> c_int = files::sync(fd, true);
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int
+        = files::open(AT_FDCWD, path, flags, files::mode_of(flags, mode));
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int
+        = files::open(AT_FDCWD, path, flags, files::mode_of(flags, mode));
+    fn openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int
+        = files::open(directory, path, flags, files::mode_of(flags, mode));
+    fn openat64(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int
+        = files::open(directory, path, flags, files::mode_of(flags, mode));
+    fn creat(path: *const c_char, mode: mode_t) -> c_int
+        = files::open(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int
+        = files::open(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+
+    // Readiness.
+    fn poll(fds: *mut pollfd, count: nfds_t, time: c_int) -> c_int = poll::poll(fds, count, time);
+    fn ppoll(fds: *mut pollfd, count: nfds_t, time: *const timespec, mask: *const sigset_t) -> c_int
+        = poll::ppoll(fds, count, time, mask);
+    fn select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *mut timeval) -> c_int
+        = poll::select(count, read, write, except, time);
+    fn pselect(
+        count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *const timespec,
+        mask: *const sigset_t
+    ) -> c_int = poll::pselect(count, read, write, except, time, mask);
+    fn epoll_wait(epoll: c_int, events: *mut epoll_event, most: c_int, time: c_int) -> c_int
+        = poll::epoll_wait(epoll, events, most, time);
+    fn epoll_pwait(epoll: c_int, events: *mut epoll_event, most: c_int, time: c_int, mask: *const sigset_t) -> c_int
+        = poll::epoll_pwait(epoll, events, most, time, mask);
+    fn epoll_pwait2(
+        epoll: c_int, events: *mut epoll_event, most: c_int, time: *const timespec, mask: *const sigset_t
+    ) -> c_int = poll::epoll_pwait2(epoll, events, most, time, mask);
+
+    // What `_FORTIFY_SOURCE` makes of some of these: the C library ends the program if the buffer is too small.
+    fn __read_chk(fd: c_int, buffer: *mut c_void, bytes: usize, room: usize) -> ssize_t
+        = within(bytes, room, || files::read(fd, &files::one(buffer, bytes), HERE));
+    fn __pread_chk(fd: c_int, buffer: *mut c_void, bytes: usize, offset: off_t, room: usize) -> ssize_t
+        = within(bytes, room, || files::at(offset, |offset| files::read(fd, &files::one(buffer, bytes), offset)));
+    fn __pread64_chk(fd: c_int, buffer: *mut c_void, bytes: usize, offset: off_t, room: usize) -> ssize_t
+        = within(bytes, room, || files::at(offset, |offset| files::read(fd, &files::one(buffer, bytes), offset)));
+    fn __recv_chk(fd: c_int, buffer: *mut c_void, bytes: usize, room: usize, flags: c_int) -> ssize_t
+        = within(bytes, room, || sockets::recv(fd, buffer, bytes, flags));
+    fn __recvfrom_chk(
+        fd: c_int, buffer: *mut c_void, bytes: usize, room: usize, flags: c_int, address: *mut sockaddr,
+        length: *mut socklen_t
+    ) -> ssize_t = within(bytes, room, || sockets::recvfrom(fd, buffer, bytes, flags, address, length));
+    fn __poll_chk(fds: *mut pollfd, count: nfds_t, time: c_int, room: usize) -> c_int
+        = within(count as usize * size_of::<pollfd>(), room, || poll::poll(fds, count, time));
+    fn __ppoll_chk(
+        fds: *mut pollfd, count: nfds_t, time: *const timespec, mask: *const sigset_t, room: usize
+    ) -> c_int = within(count as usize * size_of::<pollfd>(), room, || poll::ppoll(fds, count, time, mask));
+
+    // Children.
+    fn wait(status: *mut c_int) -> pid_t = children::wait4(-1, status, 0, null_mut());
+    fn waitpid(child: pid_t, status: *mut c_int, options: c_int) -> pid_t
+        = children::wait4(child, status, options, null_mut());
+    fn wait4(child: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t
+        = children::wait4(child, status, options, usage);
+    fn waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int
+        = children::waitid(kind, id, info, options);
+}
+
+fn within(bytes: usize, room: usize, f: impl FnOnce() -> Answer) -> Answer {
+    if bytes <= room { f() } else { Answer::Forward }
 }
 
 #[used]
@@ -110,6 +234,6 @@ unsafe extern "C" fn syscall(
             -1
         }
         // SAFETY: as the caller says.
-        Answer::Forward => unsafe { futex::SYSCALL.get()(number, a, b, c, d, e, f) },
+        Answer::Forward | Answer::Help => unsafe { futex::SYSCALL.get()(number, a, b, c, d, e, f) },
     }
 }

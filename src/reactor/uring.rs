@@ -308,11 +308,8 @@ fn entry(request: &Request) -> Entry {
         Request::Write { fd, buffer, length, offset } => {
             opcode::Write::new(Fd(fd), buffer, length).offset(offset).build()
         }
-        Request::ReadV { fd, vector, count, offset, flags } => {
-            opcode::Readv::new(Fd(fd), vector, count).offset(offset).rw_flags(flags as _).build()
-        }
-        Request::WriteV { fd, vector, count, offset, flags } => {
-            opcode::Writev::new(Fd(fd), vector, count).offset(offset).rw_flags(flags as _).build()
+        Request::ReadV { fd, vector, count, offset } => {
+            opcode::Readv::new(Fd(fd), vector, count).offset(offset).build()
         }
         Request::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events).build(),
         Request::Fsync { fd, data_only } => {

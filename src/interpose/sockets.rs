@@ -1,0 +1,357 @@
+//! `recv`, `send`, `accept`, `connect` and their relatives.
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use libc::{
+    EAGAIN, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_NOSIGNAL, MSG_WAITALL, MSG_WAITFORONE,
+    SO_RCVTIMEO, SO_SNDTIMEO, iovec, mmsghdr, msghdr, sockaddr, socklen_t, timespec,
+};
+
+use super::Answer;
+use super::descriptor::{Patience, checked, length, patience, perform, time_out};
+use super::sleep::duration;
+use super::symbols::next;
+use crate::reactor::op::Request;
+
+/// `recv`.
+///
+/// # Safety
+///
+/// As recv(2), on a green thread that may park; also for the other functions here, each as its system call.
+pub(super) unsafe fn recv(fd: c_int, buffer: *mut c_void, bytes: usize, flags: c_int) -> Answer {
+    let request = Request::Recv { fd, buffer: buffer.cast(), length: length(bytes), flags };
+    // SAFETY: as the caller says.
+    unsafe { receive(fd, flags, |flags| next::recv.get()(fd, buffer, bytes, flags), request) }
+}
+
+/// `recvfrom`.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn recvfrom(
+    fd: c_int,
+    buffer: *mut c_void,
+    bytes: usize,
+    flags: c_int,
+    address: *mut sockaddr,
+    address_length: *mut socklen_t,
+) -> Answer {
+    // SAFETY: as the caller says.
+    unsafe {
+        if address.is_null() {
+            return recv(fd, buffer, bytes, flags);
+        }
+        let mut vector = iovec { iov_base: buffer, iov_len: bytes };
+        let mut message = one_buffer(&mut vector);
+        message.msg_name = address.cast();
+        message.msg_namelen = *address_length;
+        let answer = recvmsg(fd, &mut message, flags);
+        if let Answer::Done(_) = answer {
+            *address_length = message.msg_namelen;
+        }
+        answer
+    }
+}
+
+/// `recvmsg`.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Answer {
+    let request = Request::RecvMsg { fd, message, flags };
+    // SAFETY: as the caller says.
+    unsafe { receive(fd, flags, |flags| next::recvmsg.get()(fd, message, flags), request) }
+}
+
+/// Receives: at once if there is something, else by an op.
+///
+/// # Safety
+///
+/// See [`recv`].
+unsafe fn receive(
+    fd: c_int,
+    flags: c_int,
+    call: impl Fn(c_int) -> isize,
+    request: Request,
+) -> Answer {
+    if flags & (MSG_DONTWAIT | MSG_ERRQUEUE) != 0 {
+        return Answer::of(call(flags));
+    }
+    // What waits for all may have to wait when it has got some, which only the op can.
+    if flags & MSG_WAITALL == 0 {
+        match checked(call(flags | MSG_DONTWAIT)) {
+            Err(EAGAIN) => {}
+            result => return result.into(),
+        }
+    }
+    match patience(fd) {
+        // SAFETY: as the caller says.
+        Patience::Parks => unsafe { perform(request, time_out(fd, SO_RCVTIMEO), EAGAIN) }.into(),
+        Patience::None if flags & MSG_WAITALL == 0 => Answer::Failed(EAGAIN),
+        Patience::None | Patience::Blocks => Answer::of(call(flags)),
+    }
+}
+
+/// `recvmmsg`: one message after the other, as the kernel does.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn recvmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    limit: *mut timespec,
+) -> Answer {
+    // SAFETY: as the caller says.
+    let limit = match unsafe { limit.as_ref() }.map(|limit| duration(*limit)) {
+        Some(None) => return Answer::Failed(libc::EINVAL),
+        limit => limit.flatten(),
+    };
+    let begin = Instant::now();
+    let mut own_flags = flags & !MSG_WAITFORONE;
+    each_message(count, |i| {
+        if i > 0 && flags & MSG_WAITFORONE != 0 {
+            own_flags |= MSG_DONTWAIT;
+        }
+        // The kernel looks at the clock between messages, too: a wait for one is not ended.
+        if i > 0 && limit.is_some_and(|limit| begin.elapsed() >= limit) {
+            return None;
+        }
+        // SAFETY: there are `count` messages.
+        unsafe {
+            let message = messages.add(i);
+            Some((recvmsg(fd, &raw mut (*message).msg_hdr, own_flags), &raw mut (*message).msg_len))
+        }
+    })
+}
+
+/// `sendmmsg`: one message after the other, as the kernel does.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn sendmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> Answer {
+    each_message(count, |i| {
+        // SAFETY: there are `count` messages.
+        unsafe {
+            let message = messages.add(i);
+            Some((sendmsg(fd, &raw const (*message).msg_hdr, flags), &raw mut (*message).msg_len))
+        }
+    })
+}
+
+/// Transfers messages until one fails; how many were, or the error of the first.
+fn each_message(
+    count: c_uint,
+    mut transfer: impl FnMut(usize) -> Option<(Answer, *mut c_uint)>,
+) -> Answer {
+    let mut done = 0;
+    // The kernel takes no more at a time.
+    while done < (count as usize).min(libc::UIO_MAXIOV as usize) {
+        match transfer(done) {
+            // SAFETY: the pointer is to the field of a message that the caller vouched for.
+            Some((Answer::Done(n), length)) => unsafe { *length = n as c_uint },
+            Some((error, _)) if done == 0 => return error,
+            _ => break,
+        }
+        done += 1;
+    }
+    Answer::Done(done as isize)
+}
+
+/// `send`.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn send(fd: c_int, buffer: *const c_void, bytes: usize, flags: c_int) -> Answer {
+    // SAFETY: as the caller says.
+    unsafe {
+        let call = |flags| next::send.get()(fd, buffer, bytes, flags);
+        transmit(fd, flags, bytes, call, |sent, limit| {
+            send_rest(fd, buffer.byte_add(sent), bytes - sent, flags, limit)
+        })
+    }
+}
+
+/// `sendto`.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn sendto(
+    fd: c_int,
+    buffer: *const c_void,
+    bytes: usize,
+    flags: c_int,
+    address: *const sockaddr,
+    address_length: socklen_t,
+) -> Answer {
+    let mut vector = iovec { iov_base: buffer.cast_mut(), iov_len: bytes };
+    let mut message = one_buffer(&mut vector);
+    message.msg_name = address.cast_mut().cast();
+    message.msg_namelen = address_length;
+    // SAFETY: as the caller says; the message says the same.
+    unsafe {
+        if address.is_null() {
+            send(fd, buffer, bytes, flags)
+        } else {
+            sendmsg(fd, &message, flags)
+        }
+    }
+}
+
+/// `sendmsg`.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> Answer {
+    // SAFETY: as the caller says.
+    unsafe {
+        let call = |flags| next::sendmsg.get()(fd, message, flags);
+        let vectors = || {
+            // An empty list may be a null pointer.
+            let count = (*message).msg_iovlen;
+            if count == 0 { &[] } else { std::slice::from_raw_parts((*message).msg_iov, count) }
+        };
+        if flags & MSG_DONTWAIT != 0 {
+            return Answer::of(call(flags));
+        }
+        let bytes = vectors().iter().map(|v| v.iov_len).fold(0, usize::saturating_add);
+        transmit(fd, flags, bytes, call, |sent, limit| {
+            if sent == 0 {
+                let request =
+                    Request::SendMsg { fd, message, flags: flags | MSG_WAITALL | MSG_NOSIGNAL };
+                return perform(request, limit, EAGAIN);
+            }
+            // A stream has taken the first part, with what accompanies the message.
+            let mut skip = sent;
+            let mut total = 0;
+            for vector in vectors() {
+                let skipped = skip.min(vector.iov_len);
+                skip -= skipped;
+                let rest = vector.iov_len - skipped;
+                if rest == 0 {
+                    continue;
+                }
+                match send_rest(fd, vector.iov_base.byte_add(skipped), rest, flags, limit) {
+                    Ok(n) => total += n,
+                    Err(_) if total > 0 => break,
+                    error => return error,
+                }
+                if total < rest {
+                    break;
+                }
+            }
+            Ok(total)
+        })
+    }
+}
+
+/// Sends: at once as far as there is room, and the rest by `wait`, which is told how much was sent.
+fn transmit(
+    fd: c_int,
+    flags: c_int,
+    bytes: usize,
+    call: impl Fn(c_int) -> isize,
+    wait: impl Fn(usize, Option<Duration>) -> Result<usize, c_int>,
+) -> Answer {
+    if flags & (MSG_DONTWAIT | MSG_FASTOPEN) != 0 {
+        return Answer::of(call(flags));
+    }
+    let sent = match checked(call(flags | MSG_DONTWAIT)) {
+        Ok(sent) if sent >= bytes => return Answer::Done(sent as isize),
+        Ok(sent) => sent,
+        Err(EAGAIN) => 0,
+        Err(error) => return Answer::Failed(error),
+    };
+    match patience(fd) {
+        Patience::None if sent > 0 => Answer::Done(sent as isize),
+        Patience::None => Answer::Failed(EAGAIN),
+        Patience::Blocks if sent > 0 => Answer::Done(sent as isize),
+        Patience::Blocks => Answer::of(call(flags)),
+        Patience::Parks => match wait(sent, time_out(fd, SO_SNDTIMEO)) {
+            Ok(more) => Answer::Done((sent + more) as isize),
+            Err(_) if sent > 0 => Answer::Done(sent as isize),
+            // Ops raise no SIGPIPE; the system call, which fails in the same way, does.
+            Err(libc::EPIPE) if flags & MSG_NOSIGNAL == 0 => Answer::of(call(flags | MSG_DONTWAIT)),
+            Err(error) => Answer::Failed(error),
+        },
+    }
+}
+
+/// Sends bytes by ops until all are sent.
+///
+/// # Safety
+///
+/// See [`recv`].
+unsafe fn send_rest(
+    fd: c_int,
+    buffer: *const c_void,
+    bytes: usize,
+    flags: c_int,
+    limit: Option<Duration>,
+) -> Result<usize, c_int> {
+    let flags = flags | MSG_WAITALL | MSG_NOSIGNAL;
+    let request = Request::Send { fd, buffer: buffer.cast(), length: length(bytes), flags };
+    // SAFETY: as the caller says.
+    unsafe { perform(request, limit, EAGAIN) }
+}
+
+/// `accept4`, and `accept`, which has no flags.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn accept4(
+    fd: c_int,
+    address: *mut sockaddr,
+    address_length: *mut socklen_t,
+    flags: c_int,
+) -> Answer {
+    if patience(fd) != Patience::Parks {
+        return Answer::Forward;
+    }
+    let request = Request::Accept { fd, address, length: address_length, flags };
+    // SAFETY: as the caller says.
+    unsafe { perform(request, time_out(fd, SO_RCVTIMEO), EAGAIN) }.into()
+}
+
+/// `connect`.
+///
+/// # Safety
+///
+/// See [`recv`].
+pub(super) unsafe fn connect(
+    fd: c_int,
+    address: *const sockaddr,
+    address_length: socklen_t,
+) -> Answer {
+    if patience(fd) != Patience::Parks {
+        return Answer::Forward;
+    }
+    let request = Request::Connect { fd, address, length: address_length };
+    // SAFETY: as the caller says.
+    unsafe { perform(request, time_out(fd, SO_SNDTIMEO), libc::EINPROGRESS) }.into()
+}
+
+/// A message of one buffer.
+fn one_buffer(vector: &mut iovec) -> msghdr {
+    // SAFETY: integers, and pointers that may be null.
+    let mut message: msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = vector;
+    message.msg_iovlen = 1;
+    message
+}
