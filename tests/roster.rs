@@ -192,6 +192,67 @@ fn stacks_in_sum_are_those_of_all_threads() {
     });
 }
 
+/// Bytes of memory that the mappings have, by the text of `/proc/self/smaps`, in which one of these addresses lies at least.
+fn in_smaps(smaps: &str, addresses: &[usize]) -> usize {
+    let (mut sum, mut counts) = (0, false);
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap();
+        if let Some((start, end)) = first.split_once('-') {
+            let range = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+            counts = addresses.iter().any(|address| (range[0]..range[1]).contains(address));
+        } else if counts && first == "Rss:" {
+            sum += words.next().unwrap().parse::<usize>().unwrap() << 10;
+        }
+    }
+    sum
+}
+
+/// More than what lies beside the stacks, if the kernel has made their mapping one with a neighbour's.
+const STRAY: usize = 1 << 20;
+
+#[test]
+fn stacks_in_sum_are_what_smaps_says() {
+    let test = "stacks_in_sum_are_what_smaps_says";
+    let output = subprocess::in_child(test, &[], || {
+        const THREADS: usize = 2_000;
+
+        #[inline(never)]
+        fn descends(pages: usize) -> usize {
+            let mut page = [1_u8; 4096];
+            black_box(&mut page);
+            if pages == 0 {
+                uthread::park();
+                return (&raw const page).addr();
+            }
+            let address = descends(pages - 1);
+            black_box(&mut page);
+            address
+        }
+
+        let runtime = runtime(2);
+        let spawn = |i: usize| {
+            let builder = Builder::new().stack_size(128 << 10);
+            builder.spawn_in(&runtime, move || descends(i % 12)).unwrap()
+        };
+        let threads: Vec<_> = (0..THREADS).map(spawn).collect();
+        while runtime.threads().unwrap().iter().any(|t| t.state.reason() != Some("park")) {
+            std::thread::yield_now();
+        }
+        let stacks = runtime.stacks().unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        threads.iter().for_each(|t| t.thread().unpark());
+        let addresses: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+        let smaps = in_smaps(&smaps, &addresses);
+        assert_eq!(stacks.threads, THREADS);
+        assert!(stacks.green.resident > THREADS * 5 * 4096, "{stacks:?}");
+        let range = stacks.green.resident..=stacks.green.resident + STRAY;
+        assert!(range.contains(&smaps), "{} of {smaps}", stacks.green.resident);
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+}
+
 /// Threads come and go all the time; each one that is seen is whole.
 #[test]
 fn a_census_among_threads_that_come_and_go_sees_them_whole() {
