@@ -383,6 +383,23 @@ fn a_thread_dumps_itself_and_its_siblings() {
     });
 }
 
+/// Sends the process `SIGQUIT`, and to stderr what it writes there until `is_all`.
+fn dumped_on_signal(is_all: impl Fn(&str) -> bool) {
+    // What is written to stderr comes back here before it goes to where it went before.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let stderr = nix::unistd::dup(std::io::stderr()).unwrap();
+    nix::unistd::dup2_stderr(&writer).unwrap();
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
+    let mut text = Vec::new();
+    while !is_all(&String::from_utf8_lossy(&text)) {
+        let mut some = [0; 4096];
+        let count = reader.read(&mut some).unwrap();
+        text.extend_from_slice(&some[..count]);
+    }
+    nix::unistd::dup2_stderr(&stderr).unwrap();
+    eprintln!("{}", String::from_utf8_lossy(&text));
+}
+
 #[test]
 fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     let test = "a_signal_has_all_threads_dumped_and_the_process_goes_on";
@@ -390,19 +407,7 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
         let runtime = runtime(1);
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
         until_waits(&runtime, "parks", "park");
-        // What is written to stderr comes back here before it goes to where it went before.
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let stderr = nix::unistd::dup(std::io::stderr()).unwrap();
-        nix::unistd::dup2_stderr(&writer).unwrap();
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
-        let mut text = Vec::new();
-        while !String::from_utf8_lossy(&text).contains("spawned at") {
-            let mut some = [0; 4096];
-            let count = reader.read(&mut some).unwrap();
-            text.extend_from_slice(&some[..count]);
-        }
-        nix::unistd::dup2_stderr(&stderr).unwrap();
-        eprintln!("{}", String::from_utf8_lossy(&text));
+        dumped_on_signal(|text| text.contains("spawned at"));
         parks.thread().unpark();
         parks.join().unwrap();
     });
@@ -410,4 +415,46 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("thread 1 'parks': waiting (park)"), "{stderr}");
     assert!(stderr.contains("waits_for_a_friend"), "{stderr}");
+}
+
+/// The OS thread that writes dumps.
+fn writer_of_dumps() -> libc::pid_t {
+    let is_it = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "uthread-dump\n")
+    };
+    loop {
+        let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap);
+        if let Some(task) = tasks.find(is_it) {
+            return task.file_name().to_str().unwrap().parse().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_dump_comes_after_a_signal_that_interrupts_system_calls() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+
+    let test = "a_dump_comes_after_a_signal_that_interrupts_system_calls";
+    let output = subprocess::in_child(test, &[], || {
+        use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+        let runtime = runtime(1);
+        let interrupts =
+            SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR1, &interrupts) }.unwrap();
+        uthread::dump_on_signal().unwrap();
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        for _ in 0..3 {
+            // SAFETY: a system call with numbers; the thread is the process's.
+            let sent = unsafe {
+                libc::syscall(libc::SYS_tgkill, libc::getpid(), writer_of_dumps(), libc::SIGUSR1)
+            };
+            assert_eq!(sent, 0);
+            dumped_on_signal(|text| text.contains("0 green threads"));
+        }
+        assert_eq!(open(), before);
+        drop(runtime);
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
