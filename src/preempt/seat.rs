@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering, 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::pin::Pins;
-use super::probe::{Probe, Snapshot};
+use super::probe::{Missed, Probe, Snapshot};
 use crate::arch::{Interrupted, Position};
 use crate::context::overflow::AlternateStack;
 use crate::context::stack::Stack;
@@ -285,11 +285,15 @@ impl Seat {
         self.running.load(Ordering::Relaxed).addr()
     }
 
-    /// The stack of the thread that runs now, if the OS thread can be interrupted. One caller at a time.
-    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+    /// The stack of the thread that runs now, if the OS thread can be interrupted.
+    ///
+    /// # Errors
+    ///
+    /// See [`Missed`].
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Missed> {
         if self.token().is_null() {
             // Nobody listens.
-            return None;
+            return Err(Missed::Silent);
         }
         self.probe.ask(self)
     }
