@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::hint::black_box;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -383,11 +384,12 @@ fn a_thread_dumps_itself_and_its_siblings() {
     });
 }
 
-/// Sends the process `SIGQUIT`, and to stderr what it writes there until `is_all`.
-fn dumped_on_signal(is_all: impl Fn(&str) -> bool) {
-    // What is written to stderr comes back here before it goes to where it went before.
+/// Sends the process `SIGQUIT`; what it writes to stderr until `is_all`.
+fn dumped_on_signal(is_all: impl Fn(&str) -> bool) -> String {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let stderr = nix::unistd::dup(std::io::stderr()).unwrap();
+    // SAFETY: the descriptor is the process's, and not closed meanwhile.
+    let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
+    let stderr = nix::unistd::dup(stderr).unwrap();
     nix::unistd::dup2_stderr(&writer).unwrap();
     nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
     let mut text = Vec::new();
@@ -397,7 +399,7 @@ fn dumped_on_signal(is_all: impl Fn(&str) -> bool) {
         text.extend_from_slice(&some[..count]);
     }
     nix::unistd::dup2_stderr(&stderr).unwrap();
-    eprintln!("{}", String::from_utf8_lossy(&text));
+    String::from_utf8(text).unwrap()
 }
 
 #[test]
@@ -407,7 +409,7 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
         let runtime = runtime(1);
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
         until_waits(&runtime, "parks", "park");
-        dumped_on_signal(|text| text.contains("spawned at"));
+        eprintln!("{}", dumped_on_signal(|text| text.contains("spawned at")));
         parks.thread().unpark();
         parks.join().unwrap();
     });
@@ -415,6 +417,29 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("thread 1 'parks': waiting (park)"), "{stderr}");
     assert!(stderr.contains("waits_for_a_friend"), "{stderr}");
+}
+
+#[test]
+fn a_dump_on_a_signal_waits_for_nobody_who_has_locked_stderr() {
+    let test = "a_dump_on_a_signal_waits_for_nobody_who_has_locked_stderr";
+    let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
+        let runtime = runtime(1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let locks = spawn(&runtime, "locks", move || {
+            let locked = std::io::stderr().lock();
+            sender.send(()).unwrap();
+            uthread::park();
+            drop(locked);
+        });
+        receiver.recv().unwrap();
+        until_waits(&runtime, "locks", "park");
+        let stderr = dumped_on_signal(|text| text.contains("spawned at"));
+        locks.thread().unpark();
+        locks.join().unwrap();
+        eprintln!("{stderr}");
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("thread 1 'locks'"), "{stderr}");
 }
 
 /// The OS thread that writes dumps.

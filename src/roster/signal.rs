@@ -4,8 +4,10 @@
 //! Ctrl-\ and at which the virtual machines of Java and Go dump their threads, too. It ends processes by default, so
 //! nothing is lost by taking it. The handler only rings a bell; an OS thread that does nothing else writes.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::panic::catch_unwind;
 use std::sync::OnceLock;
 
@@ -91,7 +93,7 @@ fn answer(bell: &EventFd) {
         match bell.read() {
             Ok(_) => {
                 // A panic is a bug of this crate, told by its hook. The next one may do better.
-                let _ = catch_unwind(|| write_all(&mut io::stderr()));
+                let _ = catch_unwind(|| write_all(&mut *stderr()));
             }
             Err(Errno::EINTR) => {}
             Err(_) => return,
@@ -99,13 +101,23 @@ fn answer(bell: &EventFd) {
     }
 }
 
+/// The descriptor. Not [`io::stderr`], whose lock a thread may hold that is stuck: this is about such threads.
+fn stderr() -> ManuallyDrop<File> {
+    // SAFETY: it is not closed by this, and what else may become of it is an error when it is written to.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDERR_FILENO) })
+}
+
 /// Writes what the threads of all runtimes do.
 fn write_all(to: &mut impl Write) -> io::Result<()> {
     for runtime in Runtime::all() {
         match dump::take(&runtime) {
-            Ok(dump) => write!(to, "uthread: runtime '{}': {dump}", runtime.name())?,
+            // At once: a file has no buffer, and others write there, too.
+            Ok(dump) => {
+                let text = format!("uthread: runtime '{}': {dump}", runtime.name());
+                to.write_all(text.as_bytes())?;
+            }
             Err(e) => writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?,
         }
     }
-    to.flush()
+    Ok(())
 }
