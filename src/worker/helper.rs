@@ -60,8 +60,8 @@ pub(crate) struct Helpers {
     /// Rings that no helper has heard yet.
     bell: EventFd,
     claims: Claims,
-    /// Helpers that exist; for the monitor and for helpers that begin and end. There is room for all, so that nobody
-    /// waits for memory with the lock held.
+    /// Helpers that exist; for the monitor and for helpers that begin and end, and for threads that are pinned. There is
+    /// room for all, so that nobody waits for memory with the lock held.
     present: Mutex<Vec<Arc<Helper>>>,
 }
 
@@ -169,8 +169,12 @@ impl Helpers {
         subject: usize,
         f: impl FnOnce(&Seat) -> Option<R>,
     ) -> Option<R> {
-        let helper = self.present().iter().find(|h| h.seat.running() == subject).cloned()?;
-        f(&helper.seat)
+        let helper = {
+            // The monitor waits for this lock.
+            let _pin = Pin::new();
+            self.present().iter().find(|h| h.seat.running() == subject).cloned()
+        };
+        f(&helper?.seat)
     }
 
     fn present(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Helper>>> {
