@@ -36,7 +36,7 @@ pub(crate) struct Probe {
 }
 
 const IDLE: u8 = 0;
-/// Somebody is about to ask. Left by whoever claimed it only, as what follows, but for the handler's steps.
+/// Somebody is about to ask, who alone takes it further.
 const CLAIMED: u8 = 1;
 /// It is asked.
 const ASKED: u8 = 2;
@@ -82,8 +82,8 @@ impl Probe {
     ///
     /// See [`Missed`].
     pub(crate) fn ask(&self, seat: &Seat) -> Result<Snapshot, Missed> {
-        self.claim()?;
         let mut stack = vec![0; MOST];
+        self.claim()?;
         self.buffer.store(stack.as_mut_ptr(), Ordering::Relaxed);
         // Release: the handler sees the buffer.
         self.state.store(ASKED, Ordering::Release);
