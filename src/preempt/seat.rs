@@ -373,7 +373,7 @@ impl Seat {
         Ok(pins)
     }
 
-    /// The signal has come; `None` in the middle of a handler of the program's.
+    /// The signal has come; `None` in the middle of a handler of the program's, and where there are no detours.
     fn interrupted(&self, interrupted: Option<Interrupted>, by_timer: bool) {
         let host = self.host.get().expect("a seat in the table has a host");
         // SAFETY: the host outlives the seat.
@@ -390,9 +390,10 @@ impl Seat {
             Ok(pins) => {
                 if let Verdict::Leave(word) = host.judge(interrupted.in_system_call()) {
                     pins.adopt();
-                    // SAFETY: there is a host, hence detours are available; `examine` found that there is
-                    // room, and the thread is where the ABI lets functions be called, below the red zone. Words
-                    // are those of `Leave` that hosts give for interrupted threads, small numbers.
+                    // SAFETY: `on_signal` makes what was interrupted known only where detours are available;
+                    // `examine` found that there is room, and the thread is where the ABI lets functions be
+                    // called, below the red zone. Words are those of `Leave` that hosts give for interrupted
+                    // threads, small numbers.
                     unsafe { interrupted.detour(word) };
                 }
             }
@@ -455,8 +456,10 @@ extern "C" fn on_signal(
         && let Some((seat, on_alternate_stack)) = own_seat(token)
     {
         let _errno = super::KeepErrno::new();
-        // SAFETY: it is the handler's argument.
-        let interrupted = on_alternate_stack.then(|| unsafe { Interrupted::new(context) });
+        let is_known = on_alternate_stack && super::available().is_ok();
+        // (It is known since the runtime started: nobody is waited for.)
+        // SAFETY: it is the handler's argument, and detours are available.
+        let interrupted = is_known.then(|| unsafe { Interrupted::new(context) });
         seat.interrupted(interrupted, code == libc::SI_TIMER);
         return;
     }

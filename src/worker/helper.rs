@@ -43,6 +43,7 @@ use super::tape::Tape;
 use crate::arch::{self, FpControl};
 use crate::context::overflow::AlternateStack;
 use crate::lock::SpinLock;
+use crate::preempt;
 use crate::preempt::pin::Pin;
 use crate::preempt::seat::{Host, Refusal, Seat, Verdict};
 use crate::sched::{GroupId, RunQueue};
@@ -158,6 +159,9 @@ impl Helpers {
     /// Has threads interrupted that compute on helpers. Called by the monitor, now and then; the number of
     /// signals sent.
     pub(super) fn recall(&self) -> usize {
+        if preempt::available().is_err() {
+            return 0;
+        }
         let helpers = self.present();
         helpers.iter().filter(|h| h.has_computed()).map(|h| h.seat.signal()).count()
     }
