@@ -19,6 +19,9 @@
 //! | 0, awake | the time at which the busy time would have been 0, had the worker never waited | the present time less that |
 //! | 1, waiting | the busy time when the wait began | that |
 //!
+//! A worker that goes to wait reads the clock before it changes the word; a reader who reads it in between sees a little
+//! more than the word says afterwards. So readers remember the most that any of them has seen.
+//!
 //! Times are nanoseconds of the kernel's monotonic clock, not of the worker's own, which may be a little before it: a
 //! busy time that went back by a nanosecond would be taken for a restart of the process by monitoring systems.
 
@@ -37,6 +40,8 @@ const SELDOM: u64 = 1_000_000;
 pub(crate) struct Busy {
     /// Written by the worker's OS thread, read by anyone.
     word: AtomicU64,
+    /// The most that a reader has seen.
+    seen: AtomicU64,
     // Owned by the worker's OS thread:
     /// When the clock of CPU time was read last.
     read_at: Cell<u64>,
@@ -49,7 +54,12 @@ unsafe impl Sync for Busy {}
 
 impl Default for Busy {
     fn default() -> Busy {
-        Busy { word: AtomicU64::new(waiting(0)), read_at: Cell::new(0), ahead: Cell::new(0) }
+        Busy {
+            word: AtomicU64::new(waiting(0)),
+            seen: AtomicU64::new(0),
+            read_at: Cell::new(0),
+            ahead: Cell::new(0),
+        }
     }
 }
 
@@ -103,7 +113,9 @@ impl Busy {
             let now = now();
             let again = self.word.load(Ordering::Acquire);
             if word == again {
-                return Duration::from_nanos(busy_time(word, now));
+                let busy = busy_time(word, now);
+                let before = self.seen.fetch_max(busy, Ordering::Relaxed);
+                return Duration::from_nanos(busy.max(before));
             }
             word = again;
         }

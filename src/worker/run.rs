@@ -308,12 +308,13 @@ impl Worker {
         }
     }
 
-    /// Gives away half of each group's threads, rounded up, as many as there is room for. Called by the monitor.
-    pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>) {
+    /// Gives away half of each group's threads, rounded up, as many as are `movable` and there is room for. Called by
+    /// the monitor.
+    pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>, movable: fn(GreenRef) -> bool) {
         let _pin = Pin::new();
         self.queue.with(|q| {
             for group in q.queued().iter() {
-                q.steal_into(group, taken, GreenRef::may_move);
+                q.steal_into(group, taken, movable);
             }
             taken.iter().for_each(|thread| self.tape().moves(self.index, *thread));
             self.note_queued(q);
