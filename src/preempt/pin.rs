@@ -112,6 +112,7 @@ impl Drop for Pin {
 }
 
 /// Whether the calling thread is in such a section.
+#[cfg_attr(not(feature = "interpose"), expect(dead_code))]
 #[inline]
 pub(crate) fn is_pinned() -> bool {
     PINS.with(Pins::is_pinned)

@@ -524,6 +524,7 @@ impl Green {
     }
 
     /// Its stack.
+    #[cfg_attr(not(feature = "interpose"), expect(dead_code))]
     #[inline]
     pub(crate) fn stack(&self) -> Stack {
         self.subject.stack()

@@ -3,12 +3,12 @@
 use crate::reactor::op::Request;
 
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident $text:literal,)+) => {
+    ($($(#[$attribute:meta])+ $name:ident $text:literal,)+) => {
         /// Why a green thread does not run.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub(crate) enum WaitReason {
-            $($(#[doc = $doc])+ $name,)+
+            $($(#[$attribute])+ $name,)+
         }
 
         impl WaitReason {
@@ -36,6 +36,7 @@ reasons! {
     /// The end of a runtime's threads.
     RuntimeEnd "runtime-end",
     /// A word of memory to change: a lock, a condition, [`std::thread::park`].
+    #[cfg_attr(not(feature = "interpose"), expect(dead_code))]
     Futex "futex",
     /// A connection to a listener.
     Accept "accept",

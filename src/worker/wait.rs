@@ -48,6 +48,7 @@ impl Deadline {
     }
 
     /// That point of the monotonic clock.
+    #[cfg_attr(not(feature = "interpose"), expect(dead_code))]
     pub(crate) fn at(nanoseconds: u64) -> Deadline {
         Deadline(nanoseconds)
     }
