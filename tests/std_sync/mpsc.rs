@@ -13,8 +13,10 @@ use crate::cast::{
 
 const LONG: Duration = Duration::from_secs(1000);
 
+type Receive = fn(&Receiver<u32>) -> Option<u32>;
+
 /// Ways to wait for a message.
-const RECEIVE: [fn(&Receiver<u32>) -> Option<u32>; 4] = [
+const RECEIVE: [Receive; 4] = [
     |r| r.recv().ok(),
     |r| r.recv_timeout(LONG).ok(),
     |r| r.recv_timeout(Duration::MAX).ok(),

@@ -183,7 +183,7 @@ alone! {
     fn at_a_barrier() {
         let barrier = Arc::new(Barrier::new(2));
         let theirs = barrier.clone();
-        pair(move || drop(theirs.wait()), move || drop(barrier.wait()))
+        pair(move || _ = theirs.wait(), move || _ = barrier.wait())
     }
 
     fn for_a_cell() {
