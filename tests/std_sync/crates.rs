@@ -217,8 +217,8 @@ scenarios! {
             join_all(crew.spawn_all(2, |_| {
                 let time = Duration::from_millis(3);
                 lasting(time, || after(time).recv().unwrap());
-                let ticks = tick(time);
-                lasting(3 * time, || ticks.iter().take(3).count());
+                // From its creation on.
+                lasting(3 * time, || tick(time).iter().take(3).count());
                 let (_sender, receiver) = bounded::<()>(0);
                 lasting(time, || {
                     select! {

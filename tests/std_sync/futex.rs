@@ -474,6 +474,32 @@ scenarios! {
         });
     }
 
+    fn success_leaves_the_last_error_alone(cast) {
+        /// Not what any of the calls would fail with.
+        const ERROR: c_int = libc::EXDEV;
+        let leaves_it_alone = |call: &dyn Fn()| {
+            // SAFETY: the location is the calling thread's own.
+            unsafe { *libc::__errno_location() = ERROR };
+            call();
+            assert_eq!(io::Error::last_os_error().raw_os_error(), Some(ERROR));
+        };
+        let word = AtomicU32::new(0);
+        cast.scope(|crew| {
+            let waiting = crew.spawn_all(4, |_| leaves_it_alone(&|| assert_eq!(wait(&word, 0), Ok(0))));
+            eventually(|| {
+                leaves_it_alone(&|| _ = wake(&word, 1));
+                waiting.iter().all(|w| w.is_finished())
+            });
+            join_all(waiting);
+            join_all(crew.spawn_all(4, |_| {
+                leaves_it_alone(&std::thread::yield_now);
+                leaves_it_alone(&|| std::thread::sleep(Duration::from_micros(50)));
+                leaves_it_alone(&|| std::thread::current().unpark());
+                leaves_it_alone(&std::thread::park);
+            }));
+        });
+    }
+
     fn a_crowd_is_woken_one_after_the_other(cast) {
         let n = if matches!(cast, Cast::Green(_)) { crowd(3000) } else { 100 };
         let (word, woken) = (AtomicU32::new(0), AtomicUsize::new(0));
@@ -600,6 +626,26 @@ mod green_and_os_threads_on_one_word {
                 assert_eq!(wake(word, ALL), n - n / 2);
             });
             assert!(woken.into_inner().unwrap()[..n / 2].iter().copied().eq(0..n / 2));
+        });
+    }
+
+    #[test]
+    fn green_threads_that_may_not_park_wait_in_the_kernel_and_are_woken_there() {
+        static WORD: AtomicU32 = AtomicU32::new(0);
+        if !waits_are_steady(Cast::Green(1)) {
+            return;
+        }
+        let runtime = Runtime::builder().workers(1).build().unwrap();
+        let in_blocking = || uthread::blocking(|| wait(&WORD, 0));
+        let pinned = || uthread::without_preemption(|| wait(&WORD, 0));
+        watched(&runtime, || {
+            for waits in [in_blocking as fn() -> _, pinned] {
+                let waiting = runtime.spawn(waits);
+                // The one that is pinned is interrupted again and again, and waits anew.
+                until_waiting(Cast::Os, &[&WORD], 1);
+                eventually(|| wake(&WORD, 1) == 1);
+                assert_eq!(waiting.join().unwrap(), Ok(0));
+            }
         });
     }
 
