@@ -33,8 +33,10 @@ pub use roster::{
 };
 #[cfg(feature = "prometheus")]
 pub use runtime::prometheus;
-pub use runtime::{Runtime, RuntimeBuilder, stats, trace};
-pub use stats::{Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats};
+pub use runtime::{Runtime, RuntimeBuilder, stats, trace, workers};
+pub use stats::{
+    Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats, WorkerStat,
+};
 pub use thread::{
     Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,
     park_timeout, scope, spawn, yield_now,
