@@ -23,7 +23,7 @@ fn converse(url: &str, kind: Kind, i: usize) -> Result<Vec<i64>, Error> {
     assert_eq!(twice.code(), Some(&SqlState::UNIQUE_VIOLATION));
     // All wait for the lock on one row.
     let mut t = c.transaction()?;
-    t.execute(&format!("UPDATE {table} SET text = text || 'y' WHERE id = -1"), &[])?;
+    t.execute(&format!("UPDATE {table} SET text = text || 'y' WHERE id = -10"), &[])?;
     t.execute("SELECT pg_sleep(0.001)", &[])?;
     t.commit()?;
     let sum = format!("SELECT sum(id)::bigint, sum(length(text)) FROM {table} WHERE id / 10 = $1");
@@ -44,11 +44,11 @@ fn a_hundred_connections_get_their_own_answers() {
         let table = format!("work_{kind:?}");
         c.batch_execute(&format!(
             "CREATE TABLE {table} (id bigint PRIMARY KEY, text text NOT NULL);
-             INSERT INTO {table} VALUES (-1, '')"
+             INSERT INTO {table} VALUES (-10, '')"
         ))
         .unwrap();
         let mut answers = kind.all(THREADS, |i| converse(&url, kind, i).unwrap());
-        let all = format!("SELECT count(*), sum(length(text)) FILTER (WHERE id = -1) FROM {table}");
+        let all = format!("SELECT count(*), sum(length(text)) FILTER (WHERE id = -10) FROM {table}");
         let row = c.query_one(&all, &[]).unwrap();
         answers.push(vec![row.get(0), row.get(1)]);
         answers
