@@ -48,7 +48,8 @@ fn a_hundred_connections_get_their_own_answers() {
         ))
         .unwrap();
         let mut answers = kind.all(THREADS, |i| converse(&url, kind, i).unwrap());
-        let all = format!("SELECT count(*), sum(length(text)) FILTER (WHERE id = -10) FROM {table}");
+        let all =
+            format!("SELECT count(*), sum(length(text)) FILTER (WHERE id = -10) FROM {table}");
         let row = c.query_one(&all, &[]).unwrap();
         answers.push(vec![row.get(0), row.get(1)]);
         answers
