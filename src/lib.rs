@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(feature = "interpose"),
+    allow(dead_code, unused_imports, reason = "some parts serve the C library's functions only")
+)]
 
 mod arch;
 mod atomic;

@@ -23,7 +23,7 @@ const BUCKETS: usize = 1 << BUCKET_BITS;
 const BUCKET_BITS: u32 = 8;
 
 /// Waiters that are taken out under one hold of a lock, during which all others spin.
-const BATCH: usize = 32;
+const BATCH: u32 = 32;
 
 /// See the module's documentation.
 pub(crate) struct WaitTable {
@@ -128,14 +128,17 @@ impl Bucket {
     ) -> u32 {
         let mut woken = 0;
         while woken < most {
-            let room = BATCH.min((most - woken) as usize);
-            let mut batch = [None; BATCH];
-            let taken = self.list.with_pinned(|list| list.take(address, mask, &mut batch[..room]));
-            for waiter in batch.into_iter().flatten() {
-                // SAFETY: it was taken out of the list and not notified yet, so it is still there.
-                notify(unsafe { &(*waiter.as_ptr()).parker });
+            let room = BATCH.min(most - woken);
+            let (mut chain, taken) = self.list.with_pinned(|list| list.take(address, mask, room));
+            while let Some(waiter) = chain {
+                // SAFETY: it was taken out of the list and not notified yet, so it is still there, and nobody else
+                // uses its links.
+                unsafe {
+                    chain = links(waiter, |l| l.next);
+                    notify(&(*waiter.as_ptr()).parker);
+                }
             }
-            woken += taken as u32;
+            woken += taken;
             if taken < room {
                 break;
             }
@@ -176,7 +179,8 @@ impl Waiter {
 ///
 /// # Safety
 ///
-/// The waiter is in place, and the caller holds its bucket's lock.
+/// The waiter is in place, and the caller holds its bucket's lock or has taken it out.
+#[inline]
 unsafe fn links<R>(waiter: NonNull<Waiter>, f: impl FnOnce(&mut Links) -> R) -> R {
     // SAFETY: as the caller says; no two calls are nested for one waiter.
     unsafe { (*waiter.as_ptr()).links.with_mut(|links| f(&mut *links)) }
@@ -222,22 +226,28 @@ impl List {
         true
     }
 
-    /// Takes as many out as match and have room in `found`; how many.
-    fn take(&mut self, address: usize, mask: u32, found: &mut [Option<NonNull<Waiter>>]) -> usize {
+    /// Takes up to `most` out that match; the first of them, from which links lead to the others, and how many.
+    #[inline]
+    fn take(&mut self, address: usize, mask: u32, most: u32) -> (Option<NonNull<Waiter>>, u32) {
+        let (mut first, mut last) = (None, None);
         let (mut taken, mut at) = (0, self.first);
-        while let Some(waiter) = at.filter(|_| taken < found.len()) {
-            // SAFETY: what is in the list is in place; the lock is held, as for all of a list's functions.
+        while let Some(waiter) = at.filter(|_| taken < most) {
+            // SAFETY: what is in the list is in place; the lock is held, as for all of a list's functions. What was
+            // taken out is nobody else's until it is notified.
             unsafe {
                 at = links(waiter, |l| l.next);
                 let place = waiter.as_ref();
                 if place.address == address && place.mask & mask != 0 {
                     self.remove(waiter);
-                    found[taken] = Some(waiter);
+                    match last.replace(waiter) {
+                        Some(last) => links(last, |l| l.next = Some(waiter)),
+                        None => first = Some(waiter),
+                    }
                     taken += 1;
                 }
             }
         }
-        taken
+        (first, taken)
     }
 }
 
