@@ -218,6 +218,34 @@ fn threads_are_sorted_searched_and_cut_by_the_server() {
 }
 
 #[test]
+fn names_are_those_of_the_threads_that_exist_however_often_one_looks() {
+    served(|runtime, path| {
+        let mut client = Client::connect(path);
+        let mut names = |search: &str| {
+            let request = SnapshotRequest {
+                sort: Column::Name,
+                search: search.into(),
+                ..SnapshotRequest::default()
+            };
+            let rows = client.snapshot(request).rows.into_iter();
+            rows.filter_map(|row| row.name).collect::<Vec<_>>().join(" ")
+        };
+        let [b, c] = ["bird", "cat"].map(|name| park_named(runtime, name));
+        assert_eq!((names(""), names("")), ("bird cat".into(), "bird cat".into()));
+        let a = park_named(runtime, "ant");
+        assert_eq!(names(""), "ant bird cat");
+        end(b);
+        let d = park_named(runtime, "dog");
+        assert_eq!(
+            (names(""), names("o"), names("")),
+            ("ant cat dog".into(), "dog".into(), "ant cat dog".into())
+        );
+        [a, c, d].into_iter().for_each(end);
+        assert_eq!(names(""), "");
+    });
+}
+
+#[test]
 fn an_answer_has_no_more_threads_than_it_may() {
     served(|runtime, path| {
         let threads: Vec<_> = (0..MOST_ROWS + 10).map(|_| runtime.spawn(uthread::park)).collect();

@@ -10,7 +10,7 @@ use super::protocol::{
     Answer, Census, Column, GroupRow, Hello, MOST_ROWS, Request, Snapshot, SnapshotRequest, Stack,
     StackFrame, ThreadRow, VERSION, WorkerRow,
 };
-use crate::roster::{Frame, Survey, ThreadInfo};
+use crate::roster::{Frame, Names, Survey, ThreadInfo};
 use crate::sched::MOST_GROUPS;
 use crate::stats::{Metric, MetricValue, Stats};
 use crate::time::now;
@@ -36,6 +36,8 @@ pub(super) struct View {
     /// At least [`LEAST_INTERVAL`] before the latter.
     earlier: Option<Seen>,
     last: Option<Seen>,
+    /// As far as they were needed.
+    names: Names,
 }
 
 impl View {
@@ -115,14 +117,15 @@ impl Inspector {
 
     fn snapshot(&self, wanted: &SnapshotRequest, view: &mut View) -> io::Result<Snapshot> {
         let _one_at_a_time = self.surveying.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut survey = Survey::take(&self.runtime)?;
+        let mut survey = Survey::take(&self.runtime, std::mem::take(&mut view.names));
         let takes_names = wanted.sort == Column::Name || !wanted.search.is_empty();
         survey.name(|entry| takes_names || entry.state == State::Running)?;
         let (at, entries) = (survey.time(), survey.entries());
         let last = view.reference(at);
         let interval = at.saturating_sub(last.map_or(self.began, |last| last.at));
 
-        let names = GroupNames::of(entries);
+        let Tally { census, groups, running } = Tally::of(entries);
+        let names = GroupNames::of(&groups);
         let shares = shares(entries, last, at, interval);
         let (places, matching) = page::select(&survey, &names, &shares, wanted, MOST_ROWS);
         let infos = survey.describe(&places)?;
@@ -130,17 +133,17 @@ impl Inspector {
         let rows = rows.collect();
 
         let uses = census::workers(&self.runtime);
-        let (groups, group_uses) = self.groups(entries, last, interval);
-        let snapshot = Snapshot {
+        let (groups, group_uses) = self.groups(&groups, last, interval);
+        let mut snapshot = Snapshot {
             pid: std::process::id(),
             program: self.program.clone(),
             uptime_ns: at.saturating_sub(self.began),
             interval_ns: interval,
-            took_ns: now().saturating_sub(at),
-            workers: worker_rows(&uses, entries, last, interval),
+            took_ns: 0,
+            workers: worker_rows(&uses, &running, last, interval),
             groups,
             counters: counters(&Stats::of(&self.runtime)),
-            threads: Census { matching, ..count(entries) },
+            threads: Census { matching, ..census },
             rows,
         };
         view.add(Seen {
@@ -149,17 +152,17 @@ impl Inspector {
             groups: group_uses,
             threads: entries.iter().map(|entry| (entry.number, entry.stat.run_time)).collect(),
         });
+        view.names = survey.into_names();
+        snapshot.took_ns = now().saturating_sub(at);
         Ok(snapshot)
     }
 
     fn groups(
         &self,
-        entries: &[Entry],
+        threads: &[usize; MOST_GROUPS],
         last: Option<&Seen>,
         interval: u64,
     ) -> (Vec<GroupRow>, Vec<GroupUse>) {
-        let mut threads = [0; MOST_GROUPS];
-        entries.iter().for_each(|entry| threads[entry.group.index()] += 1);
         let capacity = interval.saturating_mul(self.runtime.workers().len() as u64);
         let mut uses = vec![GroupUse::default(); MOST_GROUPS];
         let rows = Member::all().map(|group| {
@@ -202,7 +205,7 @@ fn shares(entries: &[Entry], last: Option<&Seen>, at: u64, interval: u64) -> Vec
 
 fn worker_rows(
     uses: &[census::WorkerUse],
-    entries: &[Entry],
+    running: &[&Entry],
     last: Option<&Seen>,
     interval: u64,
 ) -> Vec<WorkerRow> {
@@ -212,7 +215,7 @@ fn worker_rows(
         WorkerRow { index, busy, queued: used.queued, ..WorkerRow::default() }
     };
     let mut rows: Vec<_> = uses.iter().enumerate().map(row).collect();
-    for entry in entries.iter().filter(|entry| entry.state == State::Running) {
+    for entry in running {
         if let Some(row) = entry.worker.and_then(|index| rows.get_mut(index)) {
             row.thread = Some(entry.number);
             row.thread_name.clone_from(&entry.name);
@@ -221,17 +224,32 @@ fn worker_rows(
     rows
 }
 
-fn count(entries: &[Entry]) -> Census {
-    let mut census = Census { total: entries.len(), ..Census::default() };
-    for entry in entries {
-        *match entry.state {
-            State::Running => &mut census.running,
-            State::Waiting => &mut census.waiting,
-            State::Helped => &mut census.blocked,
-            State::New | State::Queued | State::Ended => &mut census.runnable,
-        } += 1;
+/// What is known after one walk through all threads: there are more of them than the caches hold.
+struct Tally<'a> {
+    census: Census,
+    /// Threads by their groups' indices.
+    groups: [usize; MOST_GROUPS],
+    running: Vec<&'a Entry>,
+}
+
+impl Tally<'_> {
+    fn of(entries: &[Entry]) -> Tally<'_> {
+        let mut census = Census { total: entries.len(), ..Census::default() };
+        let (mut groups, mut running) = ([0; MOST_GROUPS], Vec::new());
+        for entry in entries {
+            groups[entry.group.index()] += 1;
+            *match entry.state {
+                State::Running => {
+                    running.push(entry);
+                    &mut census.running
+                }
+                State::Waiting => &mut census.waiting,
+                State::Helped => &mut census.blocked,
+                State::New | State::Queued | State::Ended => &mut census.runnable,
+            } += 1;
+        }
+        Tally { census, groups, running }
     }
-    census
 }
 
 /// The metrics that are one number each.
