@@ -14,6 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use uthread::inspect::protocol::{
     Answer, Column, LONGEST_REQUEST, MOST_ROWS, Request, Snapshot, SnapshotRequest, VERSION,
@@ -214,6 +215,34 @@ fn threads_are_sorted_searched_and_cut_by_the_server() {
         let behind = SnapshotRequest { offset: 5, limit: usize::MAX, ..by_name };
         assert_eq!(names(behind), (vec![], 5));
         threads.into_iter().for_each(end);
+    });
+}
+
+#[test]
+fn times_are_of_the_interval_and_in_all() {
+    served(|runtime, path| {
+        let mut client = Client::connect(path);
+        let turns = |client: &mut Client| {
+            let snapshot = client.snapshot(SnapshotRequest::default());
+            assert!(snapshot.cpu_ns > 0 && snapshot.took_ns > 0);
+            let names: Vec<_> =
+                snapshot.times.iter().map(|t| (&*t.name, t.op.as_deref())).collect();
+            assert_eq!(
+                names[..3],
+                ["run_delay", "wakeup_latency", "slice_length"].map(|n| (n, None))
+            );
+            assert!(names.contains(&("op_latency", Some("recv"))));
+            let all = snapshot.times.iter();
+            assert!(all.clone().all(|t| t.count <= t.total && t.p50_ns <= t.p99_ns));
+            snapshot.times[2].clone()
+        };
+        runtime.run(|| (0..10).for_each(|_| uthread::yield_now()));
+        let first = turns(&mut client);
+        assert!(first.total >= 10 && first.count == first.total && first.max_ns > 0, "{first:?}");
+        std::thread::sleep(Duration::from_millis(600));
+        runtime.run(uthread::yield_now);
+        let second = turns(&mut client);
+        assert!(second.total > first.total && (1..10).contains(&second.count), "{second:?}");
     });
 }
 

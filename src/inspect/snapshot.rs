@@ -5,14 +5,16 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::page::{self, GroupNames};
 use super::protocol::{
     Answer, Census, Column, GroupRow, Hello, MOST_ROWS, Request, Snapshot, SnapshotRequest, Stack,
-    StackFrame, ThreadRow, VERSION, WorkerRow,
+    StackFrame, ThreadRow, TimesRow, VERSION, WorkerRow,
 };
 use crate::roster::{Frame, Names, Survey, ThreadInfo};
 use crate::sched::MOST_GROUPS;
-use crate::stats::{Metric, MetricValue, Stats};
+use crate::stats::{Histogram, Metric, MetricValue, Stats};
 use crate::time::now;
 use crate::worker::census::{self, Entry};
 use crate::worker::group::Member;
@@ -65,6 +67,7 @@ struct Seen {
     groups: Vec<GroupUse>,
     /// Run times by number, in the order of numbers.
     threads: Vec<(u64, Duration)>,
+    stats: Stats,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -117,6 +120,7 @@ impl Inspector {
 
     fn snapshot(&self, wanted: &SnapshotRequest, view: &mut View) -> io::Result<Snapshot> {
         let _one_at_a_time = self.surveying.lock().unwrap_or_else(PoisonError::into_inner);
+        let cpu_began = cpu_time();
         let mut survey = Survey::take(&self.runtime, std::mem::take(&mut view.names));
         let takes_names = wanted.sort == Column::Name || !wanted.search.is_empty();
         survey.name(|entry| takes_names || entry.state == State::Running)?;
@@ -133,6 +137,7 @@ impl Inspector {
         let rows = rows.collect();
 
         let uses = census::workers(&self.runtime);
+        let stats = Stats::of(&self.runtime);
         let (groups, group_uses) = self.groups(&groups, last, interval);
         let mut snapshot = Snapshot {
             pid: std::process::id(),
@@ -140,9 +145,11 @@ impl Inspector {
             uptime_ns: at.saturating_sub(self.began),
             interval_ns: interval,
             took_ns: 0,
+            cpu_ns: 0,
             workers: worker_rows(&uses, &running, last, interval),
             groups,
-            counters: counters(&Stats::of(&self.runtime)),
+            counters: counters(&stats),
+            times: times(&stats, last.map(|last| &last.stats)),
             threads: Census { matching, ..census },
             rows,
         };
@@ -151,9 +158,11 @@ impl Inspector {
             workers: uses.iter().map(|used| used.run_time).collect(),
             groups: group_uses,
             threads: entries.iter().map(|entry| (entry.number, entry.stat.run_time)).collect(),
+            stats,
         });
         view.names = survey.into_names();
         snapshot.took_ns = now().saturating_sub(at);
+        snapshot.cpu_ns = cpu_time().saturating_sub(cpu_began);
         Ok(snapshot)
     }
 
@@ -259,6 +268,37 @@ fn counters(stats: &Stats) -> BTreeMap<String, u64> {
         _ => None,
     };
     stats.metrics().filter_map(number).collect()
+}
+
+/// The metrics that are histograms: of the time since an earlier reading, or since the start.
+fn times(stats: &Stats, earlier: Option<&Stats>) -> Vec<TimesRow> {
+    let between = earlier.map(|earlier| stats.since(earlier));
+    let row = |(metric, total, now): (&Metric, &Histogram, &Histogram)| TimesRow {
+        name: metric.name.trim_end_matches("_seconds").to_owned(),
+        op: metric.label.map(|(_, op)| op.to_owned()),
+        total: total.count(),
+        count: now.count(),
+        p50_ns: nanoseconds(now.quantile(0.5)),
+        p99_ns: nanoseconds(now.quantile(0.99)),
+        max_ns: match now.max() {
+            Duration::MAX => nanoseconds(now.quantile(1.0)),
+            max => nanoseconds(max),
+        },
+    };
+    let both = stats.metrics().zip(between.as_ref().unwrap_or(stats).metrics());
+    let histograms = both.filter_map(|both| match both {
+        ((metric, MetricValue::Histogram(total)), (_, MetricValue::Histogram(now))) => {
+            Some((metric, total, now))
+        }
+        _ => None,
+    });
+    histograms.map(row).collect()
+}
+
+/// For how long the calling OS thread has run, in nanoseconds.
+fn cpu_time() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(0, |time| nanoseconds(time.into()))
 }
 
 fn nanoseconds(time: Duration) -> u64 {
