@@ -95,7 +95,7 @@ fn catch(
             State::Helped => helped(runtime, &entry),
             _ => Some((entry.left_at, copy(&entry)?)),
         };
-        let Some(again) = census::again(runtime, &entry)? else { return Ok(None) };
+        let Some(again) = census::again(runtime, &entry) else { return Ok(None) };
         let has_stayed = again.state == entry.state && again.stat.turns == entry.stat.turns;
         if let Some((at, stack)) = caught
             && has_stayed

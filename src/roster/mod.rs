@@ -24,7 +24,7 @@ pub use frames::Frame;
 pub(crate) use signal::as_environment_says;
 pub use signal::dump_on_signal;
 #[cfg(feature = "inspect")]
-pub(crate) use survey::Survey;
+pub(crate) use survey::{Names, Survey};
 pub use usage::{StackTotals, StackUsage};
 
 use crate::reason::WaitReason;
@@ -179,7 +179,7 @@ pub fn stacks() -> io::Result<StackTotals> {
 
 fn stacks_of(runtime: &worker::Runtime) -> io::Result<StackTotals> {
     let pages = usage::PageMap::open()?;
-    let stacks = census::take_unnamed(runtime)?.into_iter().map(|entry| pages.usage(entry.stack));
+    let stacks = census::take_unnamed(runtime).into_iter().map(|entry| pages.usage(entry.stack));
     stacks.collect::<io::Result<Vec<_>>>().map(|stacks| StackTotals::of(&stacks))
 }
 
