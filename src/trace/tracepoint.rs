@@ -27,10 +27,10 @@
 //! | `sleep`, `awake` | | The worker sleeps for want of work; it goes on. |
 //! | `host`, `unhost` | thread | A helper begins to run a thread; the thread leaves it. |
 //!
-//! Reasons: 0 yield, 1 park, 2 sleep, 3 interrupt (preemption), 4 block (goes to a helper), 5 block again, 6 end. Causes:
-//! 0 a green thread, 1 an OS thread, 2 timer, 3 timeout, 4 notified before it had waited. From 8 on, both are ops: 8
-//! accept, 9 connect, 10 recv, 11 send, 12 recvmsg, 13 sendmsg; with such a reason an op is submitted, with such a cause it is
-//! complete.
+//! Reasons: 0 yield, 1 interrupt (preemption), 2 block (goes to a helper), 3 block again, 4 end. Causes: 0 a green thread, 1 an
+//! OS thread, 2 timer, 3 timeout, 4 notified before it had waited. From 8 on follow, in both, the kinds of
+//! [`WaitReason`](crate::WaitReason) in the order of its documentation: 8 accept, 9 connect, 10 recv, 11 send... With such
+//! a reason a wait begins, and an op is submitted if it is one; with such a cause, an op is complete.
 //!
 //! ```text
 //! # Why threads leave their workers
@@ -64,32 +64,19 @@ pub(super) use tracepoint;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use crate::trace::event::{Operation, Reason, WokenBy};
+    use crate::reason::WaitReason;
+    use crate::trace::event::{Reason, WokenBy};
 
     #[test]
     fn codes_are_those_that_scripts_know() {
-        let reasons = [
-            Reason::Yield,
-            Reason::Park,
-            Reason::Sleep,
-            Reason::Interrupt,
-            Reason::Block,
-            Reason::BlockAgain,
-            Reason::End,
-        ];
-        assert_eq!(reasons.map(Reason::code), [0, 1, 2, 3, 4, 5, 6]);
+        let reasons =
+            [Reason::Yield, Reason::Interrupt, Reason::Block, Reason::BlockAgain, Reason::End];
+        assert_eq!(reasons.map(Reason::code), [0, 1, 2, 3, 4]);
         let causes =
             [WokenBy::Thread, WokenBy::Outside, WokenBy::Timer, WokenBy::Timeout, WokenBy::Before];
         assert_eq!(causes.map(WokenBy::code), [0, 1, 2, 3, 4]);
-        let ops = [
-            Operation::Accept,
-            Operation::Connect,
-            Operation::Recv,
-            Operation::Send,
-            Operation::RecvMsg,
-            Operation::SendMsg,
-        ];
-        assert_eq!(ops.map(|op| Reason::Operation(op).code()), [8, 9, 10, 11, 12, 13]);
-        assert_eq!(ops.map(|op| WokenBy::Completion(op).code()), [8, 9, 10, 11, 12, 13]);
+        let ops = [WaitReason::Accept, WaitReason::Connect, WaitReason::Recv, WaitReason::Send];
+        assert_eq!(ops.map(|op| Reason::Wait(op).code()), [8, 9, 10, 11]);
+        assert_eq!(ops.map(|op| WokenBy::Completion(op).code()), [8, 9, 10, 11]);
     }
 }
