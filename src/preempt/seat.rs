@@ -77,7 +77,7 @@ impl Subject {
 }
 
 /// A system call that waits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SystemCall {
     pub(crate) number: i64,
     /// Where it was made. The frame pointer is unknown.

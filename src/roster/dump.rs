@@ -7,7 +7,9 @@ use std::panic::Location;
 
 use super::frames::{Frame, Walker};
 use super::{ThreadInfo, ThreadState, describe, usage};
+use crate::arch::Position;
 use crate::context::peek;
+use crate::preempt::probe::Missed;
 use crate::preempt::seat::Seat;
 use crate::time::now;
 use crate::worker::census::{self, Entry};
@@ -40,7 +42,8 @@ pub struct ThreadDump {
     /// The thread.
     pub thread: ThreadInfo,
     /// The functions that it is in, innermost first. None if it has not begun yet, or could not be caught: one that is
-    /// blocked where no signal reaches it, or was never found twice in the same turn.
+    /// blocked where no signal reaches it, or was never found twice in the same turn. Only the innermost ones of a
+    /// thread that is, with its OS thread, in a system call that a signal would end (see [`dump`](fn@crate::dump)).
     pub frames: Vec<Frame>,
 }
 
@@ -87,56 +90,78 @@ fn catch(
 ) -> io::Result<Option<(Entry, Vec<Frame>)>> {
     let mut entry = first;
     for _ in 0..TRIES {
-        if entry.state == State::Queued && entry.stat.turns == 0 {
+        if entry.state == State::Queued && entry.has_never_left() {
             return Ok(Some((entry, Vec::new())));
         }
         let caught = match entry.state {
             State::Running => running(runtime, &entry),
-            State::Helped => helped(runtime, &entry),
-            _ => Some((entry.left_at, copy(&entry)?)),
+            State::Helped => helped(runtime, &entry)?,
+            _ => Ok((entry.left_at, copy(&entry)?)),
         };
         let Some(again) = census::again(runtime, &entry)? else { return Ok(None) };
-        let has_stayed = again.state == entry.state && again.stat.turns == entry.stat.turns;
-        if let Some((at, stack)) = caught
-            && has_stayed
-        {
-            let addresses = walker.walk(at, &stack);
-            let frames = addresses.into_iter().flat_map(|a| walker.name(a).to_vec()).collect();
-            return Ok(Some((entry, frames)));
-        }
+        let has_stayed = again.is_where_it_was(&entry);
         entry = again;
+        match caught {
+            Ok((at, stack)) if has_stayed && !stack.is_empty() => {
+                let addresses = walker.walk(at, &stack);
+                let frames = addresses.into_iter().flat_map(|a| walker.name(a).to_vec()).collect();
+                return Ok(Some((entry, frames)));
+            }
+            // It would keep silent again, for as long.
+            Err(Missed::Silent) if has_stayed => break,
+            _ => {}
+        }
     }
     Ok(Some((entry, Vec::new())))
 }
 
+type Caught = Result<(Position, Vec<u8>), Missed>;
+
 /// The stack of a thread that does not run, from where it left on.
 fn copy(entry: &Entry) -> io::Result<Vec<u8>> {
+    if entry.has_never_left() {
+        return Ok(Vec::new());
+    }
     let length = entry.block.saturating_sub(entry.left_at.sp).min(MOST);
     peek::copy_range(entry.left_at.sp, length)
 }
 
-type Caught = (crate::arch::Position, Vec<u8>);
-
 /// The stack of a thread that runs on a worker.
-fn running(runtime: &Runtime, entry: &Entry) -> Option<Caught> {
-    ask(&runtime.workers().get(entry.worker?)?.seat, entry)
+fn running(runtime: &Runtime, entry: &Entry) -> Caught {
+    let worker = entry.worker.and_then(|index| runtime.workers().get(index));
+    seated(&worker.ok_or(Missed::Elsewhere)?.seat, entry)
 }
 
-/// Has a thread that runs there interrupted, and its stack copied.
-fn ask(seat: &Seat, entry: &Entry) -> Option<Caught> {
-    let snapshot = seat.snapshot().ok()?;
-    (snapshot.subject == entry.subject()).then_some((snapshot.at, snapshot.stack))
+/// The stack of a thread that is on a helper, or on its way there.
+fn helped(runtime: &Runtime, entry: &Entry) -> io::Result<Caught> {
+    let on_helper = || {
+        let helpers = runtime.helpers();
+        helpers.with_seat_of(entry.subject(), |seat| Some(seated(seat, entry)))
+    };
+    if let Some(caught) = on_helper() {
+        return Ok(caught);
+    }
+    let caught = Ok((entry.left_at, copy(entry)?));
+    Ok(on_helper().unwrap_or(caught))
 }
 
-/// The stack of a thread that is on a helper.
-fn helped(runtime: &Runtime, entry: &Entry) -> Option<Caught> {
-    runtime.helpers().with_seat_of(entry.subject(), |seat| match seat.system_call() {
-        Some(call) if !RESTARTED.contains(&call.number) => {
-            let length = entry.block.checked_sub(call.at.sp)?.min(MOST);
-            Some((call.at, peek::copy_range(call.at.sp, length).ok()?))
-        }
-        _ => ask(seat, entry),
-    })
+/// The stack of a thread that is on that seat.
+fn seated(seat: &Seat, entry: &Entry) -> Caught {
+    let call = seat.system_call();
+    if let Some(call) = call
+        && !RESTARTED.contains(&call.number)
+    {
+        let length = entry.block.checked_sub(call.at.sp).ok_or(Missed::Elsewhere)?.min(MOST);
+        let stack = peek::copy_range(call.at.sp, length).map_err(|_| Missed::Elsewhere)?;
+        let is_there = entry.stack.contains(call.at.sp) && seat.system_call() == Some(call);
+        return if is_there { Ok((call.at, stack)) } else { Err(Missed::Elsewhere) };
+    }
+    match seat.snapshot() {
+        Ok(snapshot) if snapshot.subject == entry.subject() => Ok((snapshot.at, snapshot.stack)),
+        // Who is in no system call may wait for a processor.
+        Err(Missed::Silent) if call.is_some() => Err(Missed::Silent),
+        _ => Err(Missed::Elsewhere),
+    }
 }
 
 /// What threads without names that are written once have in common.

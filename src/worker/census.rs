@@ -58,9 +58,22 @@ pub(crate) struct Entry {
     pub(crate) stack: Stack,
     /// Where it left its worker last.
     pub(crate) left_at: Position,
+    queued_at: u64,
 }
 
 impl Entry {
+    /// Whether it has never left a worker or helper: it is new, or still runs for the first time.
+    pub(crate) fn has_never_left(&self) -> bool {
+        self.left_at == Position::default()
+    }
+
+    /// Whether the thread has done nothing between the two looks, or has run all the time: it may have been on a
+    /// helper, where it has no turns, but then it was queued again.
+    pub(crate) fn is_where_it_was(&self, earlier: &Entry) -> bool {
+        let word = |e: &Entry| (e.state, e.stat.turns, e.queued_at, e.left_at);
+        word(self) == word(earlier)
+    }
+
     /// The address of what a seat knows of the thread.
     pub(crate) fn subject(&self) -> usize {
         Green::subject_at(self.block)
@@ -203,6 +216,7 @@ fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io
             stat,
             stack,
             left_at,
+            queued_at: copied.queued_at,
         });
     }
     Ok(())
