@@ -460,15 +460,25 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
         let runtime = runtime(1);
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
-        until_waits(&runtime, "parks", "park");
-        eprintln!("{}", dumped_on_signal(|text| text.contains("spawned at")));
+        let alike = [(); 3].map(|()| runtime.spawn(waits_for_a_friend));
+        let park = |t: &ThreadInfo| t.state.reason() == Some("park");
+        while runtime.threads().unwrap().iter().filter(|t| park(t)).count() < 4 {
+            std::thread::yield_now();
+        }
+        eprintln!("{}", dumped_on_signal(|text| text.contains("more like")));
         parks.thread().unpark();
         parks.join().unwrap();
+        for thread in alike {
+            thread.thread().unpark();
+            thread.join().unwrap();
+        }
     });
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("thread 1 'parks': waiting (park)"), "{stderr}");
-    assert!(stderr.contains("waits_for_a_friend"), "{stderr}");
+    assert_eq!(stderr.matches("waits_for_a_friend").count(), 2, "{stderr}");
+    assert!(stderr.contains("4 green threads"), "{stderr}");
+    assert!(stderr.contains("\n2 more like thread "), "{stderr}");
 }
 
 #[test]

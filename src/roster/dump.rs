@@ -2,8 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::num::NonZero;
 use std::panic::Location;
+use std::sync::Arc;
+
+use framehop::FrameAddress;
 
 use super::frames::{Frame, Walker};
 use super::{ThreadInfo, ThreadState, describe, usage};
@@ -44,7 +49,9 @@ pub struct ThreadDump {
     /// The functions that it is in, innermost first. None if it has not begun yet, or could not be caught: one that is
     /// blocked where no signal reaches it, or was never found twice in the same turn. Only the innermost ones of a
     /// thread that is, with its OS thread, in a system call that a signal would end (see [`dump`](fn@crate::dump)).
-    pub frames: Vec<Frame>,
+    ///
+    /// Threads that are in the same functions share them.
+    pub frames: Arc<[Frame]>,
 }
 
 /// All green threads of a runtime, with their frames. Made by [`dump`](fn@crate::dump).
@@ -63,31 +70,64 @@ pub(super) fn take(runtime: &Runtime) -> io::Result<Dump> {
     let pages = usage::PageMap::open()?;
     let mut walker = Walker::new();
     let mut threads = Vec::new();
+    let mut shared: HashMap<Vec<u64>, Arc<[Frame]>> = HashMap::new();
     let now = now();
     for entry in census::take(runtime)? {
-        let Some((entry, frames)) = catch(runtime, entry, &mut walker)? else { continue };
+        let Some((entry, addresses)) = catch(runtime, entry, &mut walker)? else { continue };
+        let key = addresses.iter().map(|address| address.address()).collect();
+        let frames = shared.entry(key).or_insert_with(|| walker.names(&addresses)).clone();
         threads.push(ThreadDump { thread: describe(entry, &pages, now)?, frames });
     }
     Ok(Dump { threads })
+}
+
+/// Writes what the threads do, one by one, without keeping it. Of those that are alike, the first is written, and the
+/// number of the others at the end.
+pub(super) fn write(runtime: &Runtime, to: &mut impl io::Write) -> io::Result<()> {
+    let pages = usage::PageMap::open()?;
+    let mut walker = Walker::new();
+    let mut like: HashMap<u64, (NonZero<u64>, usize)> = HashMap::new();
+    let now = now();
+    let entries = census::take(runtime)?;
+    // Each at once: there is no buffer, and others may write there, too.
+    let mut say = |text: String| to.write_all(text.as_bytes());
+    say(format!("uthread: runtime '{}': {} green threads\n", runtime.name(), entries.len()))?;
+    for entry in entries {
+        let Some((entry, addresses)) = catch(runtime, entry, &mut walker)? else { continue };
+        let frames = walker.names(&addresses);
+        let dumped = ThreadDump { thread: describe(entry, &pages, now)?, frames };
+        if dumped.thread.name.is_none() {
+            let (first, more) =
+                like.entry(dumped.likeness_in_short()).or_insert((dumped.number(), 0));
+            if *first != dumped.number() {
+                *more += 1;
+                continue;
+            }
+        }
+        say(Written { dumped: &dumped, more: 0, alternate: false }.to_string())?;
+    }
+    let mut like: Vec<_> = like.into_values().filter(|(_, more)| *more > 0).collect();
+    like.sort_unstable();
+    like.into_iter()
+        .try_for_each(|(first, more)| say(format!("\n{more} more like thread {first}\n")))
 }
 
 /// The thread with that number and its frames; none if it has ended.
 #[cfg(feature = "inspect")]
 pub(super) fn take_one(runtime: &Runtime, number: u64) -> io::Result<Option<ThreadDump>> {
     let Some(entry) = census::find(runtime, number)? else { return Ok(None) };
-    let caught = catch(runtime, entry, &mut Walker::new())?;
-    let pages = usage::PageMap::open()?;
-    let describe =
-        |(entry, frames)| Ok(ThreadDump { thread: super::describe(entry, &pages, now())?, frames });
-    caught.map(describe).transpose()
+    let mut walker = Walker::new();
+    let Some((entry, addresses)) = catch(runtime, entry, &mut walker)? else { return Ok(None) };
+    let thread = describe(entry, &usage::PageMap::open()?, now())?;
+    Ok(Some(ThreadDump { thread, frames: walker.names(&addresses) }))
 }
 
-/// A thread and its frames at one instant; none if it has ended.
+/// A thread and the addresses of its frames at one instant; none if it has ended.
 fn catch(
     runtime: &Runtime,
     first: Entry,
     walker: &mut Walker,
-) -> io::Result<Option<(Entry, Vec<Frame>)>> {
+) -> io::Result<Option<(Entry, Vec<FrameAddress>)>> {
     let mut entry = first;
     for _ in 0..TRIES {
         if entry.state == State::Queued && entry.has_never_left() {
@@ -103,9 +143,7 @@ fn catch(
         entry = again;
         match caught {
             Ok((at, stack)) if has_stayed && !stack.is_empty() => {
-                let addresses = walker.walk(at, &stack);
-                let frames = addresses.into_iter().flat_map(|a| walker.name(a).to_vec()).collect();
-                return Ok(Some((entry, frames)));
+                return Ok(Some((entry, walker.walk(at, &stack))));
             }
             // It would keep silent again, for as long.
             Err(Missed::Silent) if has_stayed => break,
@@ -172,6 +210,17 @@ impl ThreadDump {
         let addresses = self.frames.iter().map(|frame| frame.address).collect();
         (self.thread.state, &self.thread.group, self.thread.spawned_at, addresses)
     }
+
+    /// Equal for those that are alike, and for others with a likelihood of 2⁻⁶⁴.
+    fn likeness_in_short(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.likeness().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn number(&self) -> NonZero<u64> {
+        self.thread.id.as_u64()
+    }
 }
 
 impl fmt::Display for Dump {
@@ -190,21 +239,36 @@ impl fmt::Display for Dump {
                     None => continue,
                 },
             };
-            write!(f, "\n{}", Heading(&dumped.thread))?;
-            if more > 0 {
-                write!(f, " (and {more} more like it)")?;
-            }
-            writeln!(f)?;
-            let is_end = |frame: &&Frame| {
-                let name = frame.function.as_deref().unwrap_or_default();
-                !f.alternate() && name.contains("__rust_begin_short_backtrace")
-            };
-            let shown = dumped.frames.iter().position(|frame| is_end(&frame));
-            let shown = &dumped.frames[..shown.unwrap_or(dumped.frames.len())];
-            shown.iter().try_for_each(|frame| writeln!(f, "  {frame}"))?;
-            writeln!(f, "  spawned at {}", dumped.thread.spawned_at)?;
+            Written { dumped, more, alternate: f.alternate() }.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+/// One thread, as it is written, behind an empty line.
+struct Written<'a> {
+    dumped: &'a ThreadDump,
+    /// Others like it.
+    more: usize,
+    alternate: bool,
+}
+
+impl fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Written { dumped, more, alternate } = self;
+        write!(f, "\n{}", Heading(&dumped.thread))?;
+        if *more > 0 {
+            write!(f, " (and {more} more like it)")?;
+        }
+        writeln!(f)?;
+        let is_end = |frame: &Frame| {
+            let name = frame.function.as_deref().unwrap_or_default();
+            !alternate && name.contains("__rust_begin_short_backtrace")
+        };
+        let shown = dumped.frames.iter().position(is_end);
+        let shown = &dumped.frames[..shown.unwrap_or(dumped.frames.len())];
+        shown.iter().try_for_each(|frame| writeln!(f, "  {frame}"))?;
+        writeln!(f, "  spawned at {}", dumped.thread.spawned_at)
     }
 }
 

@@ -61,7 +61,7 @@ type Bytes = Arc<[u8]>;
 pub(super) struct Walker {
     unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
-    names: HashMap<usize, Arc<[Frame]>>,
+    names: HashMap<usize, Vec<Frame>>,
 }
 
 impl Walker {
@@ -91,10 +91,15 @@ impl Walker {
     }
 
     /// What is known of an address.
-    pub(super) fn name(&mut self, frame: FrameAddress) -> Arc<[Frame]> {
+    fn name(&mut self, frame: FrameAddress) -> &[Frame] {
         let address = frame.address() as usize;
         let look_up = frame.address_for_lookup() as usize;
-        self.names.entry(look_up).or_insert_with(|| resolve(address, look_up)).clone()
+        self.names.entry(look_up).or_insert_with(|| resolve(address, look_up))
+    }
+
+    /// What is known of these addresses.
+    pub(super) fn names(&mut self, addresses: &[FrameAddress]) -> Arc<[Frame]> {
+        addresses.iter().flat_map(|address| self.name(*address).to_vec()).collect()
     }
 }
 
@@ -108,7 +113,7 @@ fn registers(at: Position) -> framehop::UnwindRegsNative {
     framehop::UnwindRegsNative::new(at.pc as u64, at.sp as u64, at.bp as u64)
 }
 
-fn resolve(address: usize, look_up: usize) -> Arc<[Frame]> {
+fn resolve(address: usize, look_up: usize) -> Vec<Frame> {
     let mut frames = Vec::new();
     backtrace::resolve(look_up as *mut c_void, |symbol| {
         frames.push(Frame {
@@ -121,7 +126,7 @@ fn resolve(address: usize, look_up: usize) -> Arc<[Frame]> {
     if frames.is_empty() {
         frames.push(Frame { address, function: None, file: None, line: None });
     }
-    frames.into()
+    frames
 }
 
 /// The modules that are loaded and have tables.

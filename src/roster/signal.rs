@@ -22,7 +22,7 @@ use crate::worker::Runtime;
 static BELL: OnceLock<EventFd> = OnceLock::new();
 
 /// From now on the process, when it gets `SIGQUIT` (Ctrl-\ in a terminal, `kill -QUIT`), writes to stderr what all its
-/// green threads are doing, as [`dump`](fn@crate::dump) shows it, and goes on.
+/// green threads are doing, as [`dump`](fn@crate::dump) shows it, thread by thread, and goes on.
 ///
 /// The environment variable `UTHREAD_DUMP`, set to `1`, does the same when the first runtime starts. Without either,
 /// the signal ends the process, as usual. A handler that the program had is replaced.
@@ -110,13 +110,8 @@ fn stderr() -> ManuallyDrop<File> {
 /// Writes what the threads of all runtimes do.
 fn write_all(to: &mut impl Write) -> io::Result<()> {
     for runtime in Runtime::all() {
-        match dump::take(&runtime) {
-            // At once: a file has no buffer, and others write there, too.
-            Ok(dump) => {
-                let text = format!("uthread: runtime '{}': {dump}", runtime.name());
-                to.write_all(text.as_bytes())?;
-            }
-            Err(e) => writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?,
+        if let Err(e) = dump::write(&runtime, to) {
+            writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?;
         }
     }
     Ok(())
