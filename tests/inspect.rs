@@ -410,6 +410,23 @@ fn only_the_user_may_connect() {
 }
 
 #[test]
+fn a_path_may_be_as_long_as_the_kernel_takes() {
+    const MOST: usize = 107;
+    let place = Place::new();
+    let rest = MOST - place.0.as_os_str().len() - "//s".len();
+    let directory = place.0.join("d".repeat(rest));
+    fs::create_dir(&directory).unwrap();
+    let path = directory.join("s");
+    assert_eq!(path.as_os_str().len(), MOST);
+    let runtime = runtime(&path);
+    assert!(Client::connect(&path).is_greeted());
+    let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["s"]);
+    drop(runtime);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[test]
 fn the_file_goes_with_the_runtime() {
     let place = Place::new();
     let runtime = runtime(&place.socket());
