@@ -243,10 +243,13 @@ fn up_to_now(copied: &Copied, worker: Option<&Worker>) -> SchedStat {
 /// Copies of these control blocks.
 fn copy(blocks: &[usize]) -> io::Result<Vec<MaybeUninit<Green>>> {
     let length = size_of::<Green>();
-    let mut copies: Vec<_> = blocks.iter().map(|_| MaybeUninit::zeroed()).collect();
-    // SAFETY: the vector's memory, which is initialised, and may hold any bytes.
+    let mut copies: Vec<MaybeUninit<Green>> = Vec::with_capacity(blocks.len());
+    // SAFETY: the vector's memory, padding included, which a move of its elements would not keep initialised. They may
+    // hold any bytes.
     let bytes = unsafe {
-        std::slice::from_raw_parts_mut(copies.as_mut_ptr().cast::<u8>(), copies.len() * length)
+        copies.as_mut_ptr().write_bytes(0, blocks.len());
+        copies.set_len(blocks.len());
+        std::slice::from_raw_parts_mut(copies.as_mut_ptr().cast::<u8>(), blocks.len() * length)
     };
     let done = peek::copy(blocks, length, bytes)?;
     debug_assert_eq!(done, blocks.len(), "slabs are never unmapped");
