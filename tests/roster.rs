@@ -507,6 +507,34 @@ fn a_dump_on_a_signal_waits_for_nobody_who_has_locked_stderr() {
     assert!(output.status.success() && stderr.contains("thread 1 'locks'"), "{stderr}");
 }
 
+#[test]
+fn the_signal_ends_a_child_of_fork_and_its_parent_dumps_nothing() {
+    let test = "the_signal_ends_a_child_of_fork_and_its_parent_dumps_nothing";
+    let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
+        let runtime = runtime(1);
+        // SAFETY: the child calls async-signal-safe functions only.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above. No core is to be left.
+            unsafe {
+                libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
+                libc::raise(libc::SIGQUIT);
+                libc::_exit(0);
+            }
+        }
+        let mut status = 0;
+        // SAFETY: the pointer is valid, and the child is waited for once.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGQUIT, "{status}");
+        // One dump, the parent's own.
+        let text = dumped_on_signal(|text| text.contains("green threads"));
+        assert_eq!(text.matches("green threads").count(), 1);
+        drop(runtime);
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !stderr.contains("green threads"), "{stderr}");
+}
+
 /// The OS thread that writes dumps.
 fn writer_of_dumps() -> libc::pid_t {
     let is_it = |task: &std::fs::DirEntry| {

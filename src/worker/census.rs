@@ -196,7 +196,8 @@ fn add(runtime: &Runtime, batch: &mut Vec<Seen>, entries: &mut Vec<Entry>) -> io
         // SAFETY: the thread whose number that is existed before and after.
         let copied = unsafe { Green::read_copy(copy.as_ptr()) };
         let Copied { state, reason, group, spawned_at, born, stack, left_at, .. } = copied;
-        if matches!(state, State::New | State::Ended) {
+        // What has no time of birth yet is about to be queued for the first time.
+        if matches!(state, State::New | State::Ended) || born == 0 {
             continue;
         }
         let index = runtime.workers().iter().position(|w| std::ptr::eq(w, copied.worker));
@@ -231,7 +232,9 @@ fn up_to_now(copied: &Copied, worker: Option<&Worker>) -> SchedStat {
             stat.run_time += Duration::from_nanos(present);
         }
         State::Queued => {
-            let waited = now().saturating_sub(copied.queued_at);
+            // A copy may be of two instants; nobody waits for longer than he lives.
+            let now = now();
+            let waited = now.saturating_sub(copied.queued_at).min(now.saturating_sub(copied.born));
             stat.run_delay += Duration::from_nanos(waited);
             stat.end_turn();
         }
