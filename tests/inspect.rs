@@ -20,7 +20,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uthread::inspect::protocol::{
     Answer, Column, LONGEST_REQUEST, MOST_ROWS, Request, Snapshot, SnapshotRequest, VERSION,
 };
-use uthread::{Builder, Group, JoinHandle, Runtime};
+use uthread::{Builder, Group, JoinHandle, Runtime, WaitReason};
 
 use watchdog::watched;
 
@@ -162,7 +162,9 @@ fn a_snapshot_agrees_with_threads() {
         let group = Group::builder().name("inspected").weight(300).build().unwrap();
         let threads: Vec<_> = (0..20).map(|i| park_named(runtime, &format!("parks {i}"))).collect();
         let of_group = Builder::new().group(&group).spawn_in(runtime, uthread::park).unwrap();
-        let wait = || runtime.threads().unwrap().iter().all(|t| t.state.reason() == Some("park"));
+        let wait = || {
+            runtime.threads().unwrap().iter().all(|t| t.state.reason() == Some(WaitReason::Park))
+        };
         while !wait() {
             std::thread::yield_now();
         }
