@@ -291,8 +291,8 @@ impl Seat {
     ///
     /// See [`Missed`].
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Missed> {
-        if self.token().is_null() {
-            // Nobody listens.
+        if self.token().is_null() || super::available().is_err() {
+            // Nobody listens, or the handler could not tell.
             return Err(Missed::Silent);
         }
         self.probe.ask(self)
