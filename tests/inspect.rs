@@ -31,11 +31,17 @@ struct Place(PathBuf);
 impl Place {
     fn new() -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("uthread-inspect-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Place(path)
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("uthread-inspect-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Place(path),
+                // Left by a process that had the same number.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -466,6 +472,23 @@ fn only_the_user_may_connect() {
         assert!(file.file_type().is_socket());
         assert_eq!(file.permissions().mode() & 0o7777, 0o600);
     });
+}
+
+#[test]
+fn a_path_may_be_as_long_as_the_kernel_takes() {
+    const MOST: usize = 107;
+    let place = Place::new();
+    let rest = MOST - place.0.as_os_str().len() - "//s".len();
+    let directory = place.0.join("d".repeat(rest));
+    fs::create_dir(&directory).unwrap();
+    let path = directory.join("s");
+    assert_eq!(path.as_os_str().len(), MOST);
+    let runtime = runtime(&path);
+    assert!(Client::connect(&path).is_greeted());
+    let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["s"]);
+    drop(runtime);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 #[test]

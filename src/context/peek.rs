@@ -32,6 +32,9 @@ const MOST: usize = 512;
 /// The kernel has no such call (`CONFIG_CROSS_MEMORY_ATTACH`), or a filter forbids it (seccomp(2)).
 pub(crate) fn copy(from: &[usize], length: usize, into: &mut [u8]) -> io::Result<usize> {
     assert!(into.len() >= from.len() * length, "there is room for all");
+    if length == 0 {
+        return Ok(from.len());
+    }
     let mut done = 0;
     for (part, chunk) in from.chunks(MOST).zip(into.chunks_mut(MOST * length)) {
         let remote = part
@@ -230,6 +233,7 @@ mod tests {
         let mut bytes = [0; 12];
         assert_eq!(copy(&[here, 8, here], 4, &mut bytes).unwrap(), 1);
         assert!(copy_range(8, 100).unwrap().is_empty());
+        assert_eq!(copy(&[8, here], 0, &mut []).unwrap(), 2, "nothing is everywhere");
         assert_eq!(copy_range(here, 4).unwrap(), 7_u32.to_ne_bytes());
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Inspector {
     began: u64,
     /// Held while a survey exists, so that clients together take no more than one processor, and memory for one.
     surveying: Mutex<()>,
+    /// Held while a stack is looked at, for the same reason. It takes longer the first time, and no survey waits for it.
+    unwinding: Mutex<()>,
 }
 
 /// Of shorter spans nothing is told: a client that turns pages wants to see the same shares on each.
@@ -86,6 +88,7 @@ impl Inspector {
             program: program.map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
             began: now(),
             surveying: Mutex::default(),
+            unwinding: Mutex::default(),
         }
     }
 
@@ -108,13 +111,14 @@ impl Inspector {
     }
 
     fn stack(&self, id: u64) -> io::Result<Stack> {
+        let _one_at_a_time = self.unwinding.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(dumped) = Survey::dump_one(&self.runtime, id)? else {
             return Ok(Stack::default());
         };
         let share = share(dumped.thread.stat.run_time, nanoseconds(dumped.thread.age));
         Ok(Stack {
             thread: Some(row(dumped.thread, share)),
-            frames: dumped.frames.into_iter().map(StackFrame::from).collect(),
+            frames: dumped.frames.iter().cloned().map(StackFrame::from).collect(),
         })
     }
 

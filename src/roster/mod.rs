@@ -137,6 +137,10 @@ pub fn threads() -> io::Result<Vec<ThreadInfo>> {
 /// seconds if there is much debug information. Threads that run are interrupted for some ten microseconds each, one
 /// after the other; others notice nothing.
 ///
+/// A thread that is, with its OS thread, in a system call which a signal would end with `EINTR` (signal(7): `poll` and
+/// `epoll_wait` most of all) is not interrupted. It may be if it enters one at that very moment, or if the call is
+/// one of those that go on after a signal, but for a time limit: on a futex, as in `sem_timedwait`, or on a socket.
+///
 /// # Examples
 ///
 /// ```

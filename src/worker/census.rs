@@ -60,9 +60,22 @@ pub(crate) struct Entry {
     pub(crate) stack: Stack,
     /// Where it left its worker last.
     pub(crate) left_at: Position,
+    queued_at: u64,
 }
 
 impl Entry {
+    /// Whether it has never left a worker or helper: it is new, or still runs for the first time.
+    pub(crate) fn has_never_left(&self) -> bool {
+        self.left_at == Position::default()
+    }
+
+    /// Whether the thread has done nothing between the two looks, or has run all the time: it may have been on a
+    /// helper, where it has no turns, but then it was queued again.
+    pub(crate) fn is_where_it_was(&self, earlier: &Entry) -> bool {
+        let word = |e: &Entry| (e.state, e.stat.turns, e.queued_at, e.left_at);
+        word(self) == word(earlier)
+    }
+
     /// The address of what a seat knows of the thread.
     pub(crate) fn subject(&self) -> usize {
         Green::subject_at(self.block)
@@ -194,7 +207,8 @@ unsafe fn look(
     // SAFETY: the thread whose number that is existed before and after.
     let copied = unsafe { Green::read_copy(copy) };
     let Copied { state, reason, group, spawned_at, born, stack, left_at, .. } = copied;
-    if matches!(state, State::New | State::Ended) {
+    // What has no time of birth yet is about to be queued for the first time.
+    if matches!(state, State::New | State::Ended) || born == 0 {
         return None;
     }
     let index = runtime.workers().iter().position(|w| std::ptr::eq(w, copied.worker));
@@ -214,6 +228,7 @@ unsafe fn look(
         stat,
         stack,
         left_at,
+        queued_at: copied.queued_at,
     })
 }
 
@@ -226,7 +241,9 @@ fn up_to_now(copied: &Copied, worker: Option<&Worker>) -> SchedStat {
             stat.run_time += Duration::from_nanos(present);
         }
         State::Queued => {
-            let waited = now().saturating_sub(copied.queued_at);
+            // A copy may be of two instants; nobody waits for longer than he lives.
+            let now = now();
+            let waited = now.saturating_sub(copied.queued_at).min(now.saturating_sub(copied.born));
             stat.run_delay += Duration::from_nanos(waited);
             stat.end_turn();
         }
