@@ -215,8 +215,11 @@ fn probe() -> bool {
             ),
         ]
     };
-    const ALL: u32 = TYPE | SHARED | ROBUST | INHERITS_PRIORITY | HAS_CEILING;
-    if kinds.iter().any(|(words, kind)| words.is_none_or(|w| w[KIND] & ALL != *kind)) {
+    // Robust ones are shared, too: the kernel wakes those who wait for them.
+    let is_so = |(words, kind): &(Option<[u32; WORDS]>, u32)| {
+        words.is_some_and(|w| w[KIND] == *kind || *kind == ROBUST && w[KIND] == ROBUST | SHARED)
+    };
+    if !kinds.iter().all(is_so) {
         return false;
     }
 
