@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(feature = "interpose"),
+    allow(dead_code, unused_imports, reason = "some parts serve the C library's functions only")
+)]
 
 mod arch;
 mod atomic;
@@ -33,8 +37,10 @@ pub use roster::{
 };
 #[cfg(feature = "prometheus")]
 pub use runtime::prometheus;
-pub use runtime::{Runtime, RuntimeBuilder, stats, trace};
-pub use stats::{Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats};
+pub use runtime::{Runtime, RuntimeBuilder, stats, trace, workers};
+pub use stats::{
+    Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats, WorkerStat,
+};
 pub use thread::{
     Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,
     park_timeout, scope, spawn, yield_now,

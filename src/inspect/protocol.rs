@@ -161,7 +161,7 @@ pub struct Census {
 pub struct WorkerRow {
     /// Its index.
     pub index: usize,
-    /// The part of the interval in which it ran threads.
+    /// The part of the interval in which it was busy; see [`WorkerStat::busy`](crate::WorkerStat::busy).
     pub busy: f64,
     /// Threads that wait there for their turns.
     pub queued: usize,

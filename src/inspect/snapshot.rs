@@ -12,9 +12,9 @@ use super::protocol::{
 };
 use crate::roster::{Frame, Survey, ThreadInfo};
 use crate::sched::MOST_GROUPS;
-use crate::stats::{Metric, MetricValue, Stats};
+use crate::stats::{Metric, MetricValue, Stats, WorkerStat};
 use crate::time::now;
-use crate::worker::census::{self, Entry};
+use crate::worker::census::Entry;
 use crate::worker::group::Member;
 use crate::worker::{Runtime, State};
 
@@ -57,7 +57,7 @@ impl View {
 
 struct Seen {
     at: u64,
-    /// Run times by index.
+    /// Busy times by index.
     workers: Vec<Duration>,
     /// By index.
     groups: Vec<GroupUse>,
@@ -129,7 +129,7 @@ impl Inspector {
         let rows = infos.into_iter().zip(&places).map(|(info, place)| row(info, shares[*place]));
         let rows = rows.collect();
 
-        let uses = census::workers(&self.runtime);
+        let workers: Vec<_> = self.runtime.workers().iter().map(WorkerStat::of).collect();
         let (groups, group_uses) = self.groups(entries, last, interval);
         let snapshot = Snapshot {
             pid: std::process::id(),
@@ -137,7 +137,7 @@ impl Inspector {
             uptime_ns: at.saturating_sub(self.began),
             interval_ns: interval,
             took_ns: now().saturating_sub(at),
-            workers: worker_rows(&uses, entries, last, interval),
+            workers: worker_rows(&workers, entries, last, interval),
             groups,
             counters: counters(&Stats::of(&self.runtime)),
             threads: Census { matching, ..count(entries) },
@@ -145,7 +145,7 @@ impl Inspector {
         };
         view.add(Seen {
             at,
-            workers: uses.iter().map(|used| used.run_time).collect(),
+            workers: workers.iter().map(|worker| worker.busy).collect(),
             groups: group_uses,
             threads: entries.iter().map(|entry| (entry.number, entry.stat.run_time)).collect(),
         });
@@ -201,17 +201,18 @@ fn shares(entries: &[Entry], last: Option<&Seen>, at: u64, interval: u64) -> Vec
 }
 
 fn worker_rows(
-    uses: &[census::WorkerUse],
+    workers: &[WorkerStat],
     entries: &[Entry],
     last: Option<&Seen>,
     interval: u64,
 ) -> Vec<WorkerRow> {
-    let row = |(index, used): (usize, &census::WorkerUse)| {
+    let row = |worker: &WorkerStat| {
+        let index = worker.index;
         let before = last.and_then(|last| last.workers.get(index)).copied().unwrap_or_default();
-        let busy = share(used.run_time.saturating_sub(before), interval);
-        WorkerRow { index, busy, queued: used.queued, ..WorkerRow::default() }
+        let busy = share(worker.busy.saturating_sub(before), interval);
+        WorkerRow { index, busy, queued: worker.queued as usize, ..WorkerRow::default() }
     };
-    let mut rows: Vec<_> = uses.iter().enumerate().map(row).collect();
+    let mut rows: Vec<_> = workers.iter().map(row).collect();
     for entry in entries.iter().filter(|entry| entry.state == State::Running) {
         if let Some(row) = entry.worker.and_then(|index| rows.get_mut(index)) {
             row.thread = Some(entry.number);

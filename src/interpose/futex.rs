@@ -6,8 +6,8 @@
 //!
 //! **Who is woken.** A wake-up is for the green waiters first, since to ask the kernel costs a system call, and
 //! for those in the kernel if it asks for more than there are. So that OS threads are not passed over for ever by a crowd
-//! of green ones, they are counted per bucket while they wait, and as long as there are any, every other wake-up
-//! goes to the kernel first. The count is for fairness alone: OS threads that wait without it (by a system
+//! of green ones, they are counted per bucket while they wait, and as long as there are any, half of the wake-ups
+//! go to the kernel first. The count is for fairness alone: OS threads that wait without it (by a system
 //! call of their own) are woken when no green thread waits.
 //!
 //! **Private and shared.** Words that processes share are the kernel's alone: there green threads wait on a helper.
@@ -25,7 +25,7 @@ use super::sleep::{deadline_on, duration};
 use super::{Answer, caller};
 use crate::reason::WaitReason;
 use crate::worker::wait_table::{WaitTable, Waiter};
-use crate::worker::{Deadline, notify, wait};
+use crate::worker::{Deadline, GreenRef, notify, wait, wait_once};
 
 type Syscall = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 
@@ -99,9 +99,9 @@ pub(super) unsafe fn futex(
                     Some(time) => Limit::On(libc::CLOCK_MONOTONIC, time),
                 },
             };
-            caller::count(thread);
             // SAFETY: the word is aligned, and readable as the caller says.
-            wait_on(unsafe { AtomicU32::from_ptr(word as *mut u32) }, value, mask, limit)
+            let word = unsafe { AtomicU32::from_ptr(word as *mut u32) };
+            wait_on(thread, word, value, mask, limit)
         }
         libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET => {
             let mask = if command == libc::FUTEX_WAKE { ANY } else { mask };
@@ -133,7 +133,7 @@ enum Limit {
     On(libc::clockid_t, std::time::Duration),
 }
 
-fn wait_on(word: &AtomicU32, expected: u32, mask: u32, limit: Limit) -> Answer {
+fn wait_on(thread: GreenRef, word: &AtomicU32, expected: u32, mask: u32, limit: Limit) -> Answer {
     let address = std::ptr::from_ref(word).addr();
     let bucket = TABLE.bucket(address);
     let waiter = Waiter::new(address, mask);
@@ -143,6 +143,23 @@ fn wait_on(word: &AtomicU32, expected: u32, mask: u32, limit: Limit) -> Answer {
     if !waits {
         return Answer::Failed(libc::EAGAIN);
     }
+    if !matches!(limit, Limit::None) {
+        caller::count(thread);
+        if wait_until(&waiter, limit) {
+            return Answer::Done(0);
+        }
+        if bucket.remove(&waiter) {
+            return Answer::Failed(libc::ETIMEDOUT);
+        }
+        // Somebody has taken it out and is going to notify it.
+    }
+    wait_once(thread, &waiter.parker, WaitReason::Futex);
+    Answer::Done(0)
+}
+
+/// Waits for a wake-up or the limit; whether there was a wake-up.
+#[cold]
+fn wait_until(waiter: &Waiter, limit: Limit) -> bool {
     loop {
         let (deadline, is_final) = match limit {
             Limit::None => (None, true),
@@ -153,18 +170,12 @@ fn wait_on(word: &AtomicU32, expected: u32, mask: u32, limit: Limit) -> Answer {
             }
         };
         if wait(&waiter.parker, deadline, WaitReason::Futex) {
-            return Answer::Done(0);
+            return true;
         }
         if is_final {
-            break;
+            return false;
         }
     }
-    if bucket.remove(&waiter) {
-        return Answer::Failed(libc::ETIMEDOUT);
-    }
-    // Somebody has taken it out and is going to notify it.
-    wait(&waiter.parker, None, WaitReason::Futex);
-    Answer::Done(0)
 }
 
 /// Wakes up to `most` waiters, and says how many.

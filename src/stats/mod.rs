@@ -2,7 +2,7 @@
 //!
 //! **One table.** Each metric is declared once, in [`table`]: its name, its kind, where it is counted, and a sentence
 //! that says what it is. From that come the words that are counted in ([`words`]), the snapshot that is given
-//! out ([`Stats`]; of groups and threads, [`SchedStat`]), their documentation and their text, and what
+//! out ([`Stats`]; of workers, [`WorkerStat`]; of groups and threads, [`SchedStat`]), their documentation and their text, and what
 //! exporters see ([`Stats::metrics`]).
 //!
 //! **Cost.** Each worker counts for itself in plain memory words that it alone writes: no locked instruction and
@@ -10,8 +10,10 @@
 //! anyway. A reader sums up whenever it likes; since words are read one after the other while workers go on, sums may
 //! differ by what happened meanwhile.
 //!
-//! - [`histogram`]: distributions of times. - `prometheus`: the text for monitoring systems.
+//! - [`busy`]: how long workers were busy. - [`histogram`]: distributions of times. - `prometheus`: the text for
+//!   monitoring systems.
 
+mod busy;
 mod histogram;
 #[cfg(feature = "prometheus")]
 mod prometheus;
@@ -22,12 +24,12 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::context::pool;
-use crate::worker::Runtime;
+use crate::worker::{Runtime, Worker};
 
 pub use histogram::Histogram;
 #[cfg(feature = "prometheus")]
 pub(crate) use prometheus::prometheus;
-pub use table::{OpLatency, SchedStat, Stats};
+pub use table::{OpLatency, SchedStat, Stats, WorkerStat};
 pub(crate) use table::{RuntimeCounters, WorkerCounters};
 pub(crate) use words::Counter;
 
@@ -141,6 +143,24 @@ impl SchedStat {
     }
 }
 
+impl WorkerStat {
+    pub(crate) fn of(worker: &Worker) -> WorkerStat {
+        WorkerStat {
+            index: worker.index(),
+            os_thread: worker.os_thread(),
+            queued: worker.queue_length() as u64,
+            busy: worker.counters.busy.get(),
+            switches: worker.counters.switches.get(),
+            sleeps: worker.counters.sleeps.get(),
+        }
+    }
+
+    /// All figures, one after the other.
+    pub fn metrics(&self) -> impl Iterator<Item = (&'static Metric, MetricValue<'_>)> {
+        WorkerStat::TABLE.iter().map(|row| row.of(self))
+    }
+}
+
 /// Where gauges are read.
 struct Source<'a> {
     runtime: &'a Runtime,
@@ -181,8 +201,9 @@ mod tests {
     #[test]
     fn names_say_units_and_none_is_there_twice() {
         let stats = Stats::default();
-        let of_groups = SchedStat::default();
-        let all: Vec<_> = stats.metrics().chain(of_groups.metrics()).collect();
+        let (of_workers, of_groups) = (WorkerStat::default(), SchedStat::default());
+        let of_each = of_workers.metrics().chain(of_groups.metrics());
+        let all: Vec<_> = stats.metrics().chain(of_each).collect();
         for (i, (metric, value)) in all.iter().enumerate() {
             let is_time = matches!(value, MetricValue::Time(_) | MetricValue::Histogram(_));
             assert_eq!(metric.name.ends_with("_seconds"), is_time, "{metric:?}");

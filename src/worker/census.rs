@@ -25,8 +25,6 @@ use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
 use crate::reason::WaitReason;
 use crate::sched::GroupId;
-#[cfg(feature = "inspect")]
-use crate::sched::MOST_GROUPS;
 use crate::stats::SchedStat;
 use crate::time::now;
 
@@ -142,30 +140,6 @@ pub(crate) fn find(runtime: &Runtime, number: u64) -> io::Result<Option<Entry>> 
     add(runtime, &mut seen.into_iter().collect(), &mut entries)?;
     name(&mut entries.iter_mut().collect::<Vec<_>>())?;
     Ok(entries.pop())
-}
-
-/// What a worker does.
-#[cfg(feature = "inspect")]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct WorkerUse {
-    /// For how long it has run threads.
-    pub(crate) run_time: Duration,
-    /// Threads that wait there for their turns.
-    pub(crate) queued: usize,
-}
-
-/// What the workers do, by their indices.
-#[cfg(feature = "inspect")]
-pub(crate) fn workers(runtime: &Runtime) -> Vec<WorkerUse> {
-    let use_of = |worker: &Worker| {
-        let (mut sum, now) = (SchedStat::default(), now());
-        for group in (0..MOST_GROUPS).map(GroupId::new) {
-            worker.accounts().add_to(group, &mut sum);
-            sum.run_time += Duration::from_nanos(worker.turns().present(group, now));
-        }
-        WorkerUse { run_time: sum.run_time, queued: worker.queue_length() }
-    };
-    runtime.workers().iter().map(use_of).collect()
 }
 
 type Seen = (&'static Resident, u64, usize);

@@ -53,14 +53,19 @@ mod tape;
 mod tests;
 mod turn;
 mod wait;
+#[cfg(any(feature = "interpose", loom))]
 pub(crate) mod wait_table;
 
-pub(crate) use green::{GreenRef, Identity, current};
+#[cfg(feature = "interpose")]
+pub(crate) use green::GreenRef;
+pub(crate) use green::{Identity, current};
 pub use helper::blocking;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
 pub(crate) use state::State;
 pub(crate) use turn::reschedule;
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) use wait::wait_once;
 pub use wait::without_preemption;
 pub(crate) use wait::{
     Deadline, finish_thread_locals, notify, on_green_thread, own_identity, perform, sleep_until,

@@ -1,6 +1,6 @@
 //! Workers together: start, placement, end.
 
-use std::io;
+use std::io::{self, Write};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -498,7 +498,9 @@ impl Runtime {
 fn say_once(reason: &str) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        eprintln!(
+        // Nobody to tell is no reason to panic.
+        let _ = writeln!(
+            io::stderr(),
             "uthread: green threads share the thread-locals of their workers and stay on the worker they started on: {reason}"
         );
     });

@@ -172,6 +172,18 @@ pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>, reason: WaitReas
     parker.take()
 }
 
+/// Waits on a parker that is for this one wait until it is notified, in a call of the C library's that was caught. It stays
+/// notified. The thread is the calling one.
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) fn wait_once(thread: GreenRef, parker: &Parker, reason: WaitReason) {
+    on_worker(thread, |worker| {
+        worker.counters.interposed.add(1);
+        // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
+        unsafe { thread.park(parker, reason) };
+    });
+    assert!(parker.is_notified(), "nothing else ends the wait");
+}
+
 fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline, reason: WaitReason) {
     with_timer(thread, |armed_on| {
         let target = TimerTarget::Parker(NonNull::from(parker), thread);

@@ -24,7 +24,7 @@ const BUCKETS: usize = 1 << BUCKET_BITS;
 const BUCKET_BITS: u32 = 8;
 
 /// Waiters that are taken out under one hold of a lock, during which all others spin.
-const BATCH: usize = 32;
+const BATCH: u32 = 32;
 
 /// See the module's documentation.
 pub(crate) struct WaitTable {
@@ -36,7 +36,7 @@ pub(crate) struct WaitTable {
 pub(crate) struct Bucket {
     /// OS threads that wait in the kernel, as far as is known.
     in_kernel: AtomicU32,
-    /// Wake-ups while there were any.
+    /// Tells whose turn it is, while there are any.
     turns: AtomicU32,
     /// Entries of the list. Written under its lock.
     entries: AtomicU32,
@@ -152,18 +152,21 @@ impl Bucket {
     ) -> u32 {
         let mut woken = 0;
         while woken < most {
-            let room = BATCH.min((most - woken) as usize);
-            let mut batch = [None; BATCH];
-            let taken = self.list.with_pinned(|list| {
-                let taken = list.take(address, mask, &mut batch[..room]);
-                self.count((taken as u32).wrapping_neg());
-                taken
+            let room = BATCH.min(most - woken);
+            let (mut chain, taken) = self.list.with_pinned(|list| {
+                let (chain, taken) = list.take(address, mask, room);
+                self.count(taken.wrapping_neg());
+                (chain, taken)
             });
-            for waiter in batch.into_iter().flatten() {
-                // SAFETY: it was taken out of the list and not notified yet, so it is still there.
-                notify(unsafe { &(*waiter.as_ptr()).parker });
+            while let Some(waiter) = chain {
+                // SAFETY: it was taken out of the list and not notified yet, so it is still there, and nobody else
+                // uses its links.
+                unsafe {
+                    chain = links(waiter, |l| l.next);
+                    notify(&(*waiter.as_ptr()).parker);
+                }
             }
-            woken += taken as u32;
+            woken += taken;
             if taken < room {
                 break;
             }
@@ -180,11 +183,15 @@ impl Bucket {
         result
     }
 
-    /// Whether a wake-up should go to those first that wait in the kernel: every other time, if there may be any.
+    /// Whether a wake-up should go to those first that wait in the kernel: half of the times, if there may be any.
+    ///
+    /// Not every other time: words of one bucket may be woken in turns, and one of them would never get the
+    /// kernel's. Multiples of the golden ratio, of which this looks at the upper bit, are spread evenly, and so are
+    /// every second one, every third one, and so on.
     #[inline]
     pub(crate) fn is_the_kernels_turn(&self) -> bool {
         self.in_kernel.load(Ordering::Relaxed) > 0
-            && self.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+            && self.turns.fetch_add(0x9e37_79b9, Ordering::Relaxed) < 1 << 31
     }
 }
 
@@ -210,7 +217,8 @@ impl Waiter {
 ///
 /// # Safety
 ///
-/// The waiter is in place, and the caller holds its bucket's lock.
+/// The waiter is in place, and the caller holds its bucket's lock or has taken it out.
+#[inline]
 unsafe fn links<R>(waiter: NonNull<Waiter>, f: impl FnOnce(&mut Links) -> R) -> R {
     // SAFETY: as the caller says; no two calls are nested for one waiter.
     unsafe { (*waiter.as_ptr()).links.with_mut(|links| f(&mut *links)) }
@@ -256,22 +264,28 @@ impl List {
         true
     }
 
-    /// Takes as many out as match and have room in `found`; how many.
-    fn take(&mut self, address: usize, mask: u32, found: &mut [Option<NonNull<Waiter>>]) -> usize {
+    /// Takes up to `most` out that match; the first of them, from which links lead to the others, and how many.
+    #[inline]
+    fn take(&mut self, address: usize, mask: u32, most: u32) -> (Option<NonNull<Waiter>>, u32) {
+        let (mut first, mut last) = (None, None);
         let (mut taken, mut at) = (0, self.first);
-        while let Some(waiter) = at.filter(|_| taken < found.len()) {
-            // SAFETY: what is in the list is in place; the lock is held, as for all of a list's functions.
+        while let Some(waiter) = at.filter(|_| taken < most) {
+            // SAFETY: what is in the list is in place; the lock is held, as for all of a list's functions. What was
+            // taken out is nobody else's until it is notified.
             unsafe {
                 at = links(waiter, |l| l.next);
                 let place = waiter.as_ref();
                 if place.address == address && place.mask & mask != 0 {
                     self.remove(waiter);
-                    found[taken] = Some(waiter);
+                    match last.replace(waiter) {
+                        Some(last) => links(last, |l| l.next = Some(waiter)),
+                        None => first = Some(waiter),
+                    }
                     taken += 1;
                 }
             }
         }
-        taken
+        (first, taken)
     }
 }
 
@@ -313,7 +327,7 @@ mod tests {
         assert!(bucket.remove(&waiters[3]) && !bucket.remove(&waiters[3]));
         assert_eq!(woken(bucket, &waiters, 64, 1, 1), [0]);
         assert_eq!(woken(bucket, &waiters, 64, u32::MAX, 1), [4]);
-        assert!(woken(bucket, &waiters, 192, u32::MAX, u32::MAX).is_empty());
+        assert_eq!(woken(bucket, &waiters, 192, u32::MAX, u32::MAX), [0; 0]);
         assert_eq!(woken(bucket, &waiters, 64, u32::MAX, u32::MAX), [2]);
         assert!(!bucket.remove(&waiters[2]), "it was woken");
         assert_eq!(woken(bucket, &waiters, 128, u32::MAX, u32::MAX), [1]);
@@ -327,6 +341,23 @@ mod tests {
         // SAFETY: it is not put into the list.
         assert!(!unsafe { bucket.wait(&waiter, || false) });
         assert_eq!(bucket.wake(4096, 1, 1, |_| panic!("nobody waits")), 0);
+    }
+
+    #[test]
+    fn each_word_of_a_bucket_gets_turns_of_both_kinds_whatever_their_order() {
+        let bucket = TABLE.bucket(16384);
+        assert!(!bucket.is_the_kernels_turn(), "nobody waits there");
+        bucket.in_kernel(|| {
+            for words in 1..=10 {
+                let mut of_kernel = [0; 10];
+                for turn in 0..100 * words {
+                    of_kernel[turn % words] += usize::from(bucket.is_the_kernels_turn());
+                }
+                for n in &of_kernel[..words] {
+                    assert!((30..=70).contains(n), "{of_kernel:?}");
+                }
+            }
+        });
     }
 
     #[test]
