@@ -20,6 +20,7 @@ use super::sleep::Until;
 use super::{
     PROBE, caller, children, condition, files, futex, mutex, poll, semaphore, sleep, sockets,
 };
+use crate::interposed::PROBE;
 use crate::reactor::op::HERE;
 use crate::worker::blocking;
 
