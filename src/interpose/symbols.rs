@@ -12,7 +12,7 @@ use libc::{
     socklen_t, ssize_t, timespec, timeval, useconds_t,
 };
 
-use super::answer::{Answer, set_errno};
+use super::answer::{Answer, errno, set_errno};
 use super::next::Next;
 use super::{PROBE, caller, children, files, futex, poll, sleep, sockets};
 use crate::reactor::op::HERE;
@@ -48,12 +48,15 @@ macro_rules! functions {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($argument: $type),*) -> $result {
                 if let Some(thread) = caller::green() {
+                    // Of calls on the way to a success the caller does not see the errors.
+                    let before = errno();
                     // SAFETY: what the caller owes the C library's function is what the replacement needs.
                     #[allow(unused_unsafe)]
                     let answer = unsafe { $answer };
                     if !matches!(answer, Answer::Forward) {
                         caller::count(thread);
                     }
+                    set_errno(before);
                     match answer {
                         Answer::Done(value) => return value as $result,
                         Answer::Failed(error) => {
