@@ -12,8 +12,7 @@ const MUTEXES_PARK: bool = false;
 
 fn comparison(calls: u64) -> Comparison {
     let comparison = Comparison::of_calls(calls);
-    let blocked = if MUTEXES_PARK { comparison.blocked } else { u64::MAX };
-    Comparison { blocked, ..comparison }
+    Comparison { percent: comparison.percent.filter(|_| MUTEXES_PARK), ..comparison }
 }
 
 /// Transactions of each thread.
