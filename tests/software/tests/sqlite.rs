@@ -20,9 +20,9 @@ const ROUNDS: i64 = 3;
 
 #[test]
 fn hundreds_of_connections_write_into_one_file() {
-    let directory = tempfile::tempdir().unwrap();
     let work = |kind: Kind| {
-        let file = directory.path().join(format!("{kind:?}"));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("rows");
         let open = || {
             let c = Connection::open(&file).unwrap();
             // It sleeps, and tries again, while somebody else writes.
