@@ -6,8 +6,8 @@
 //!
 //! **Who is woken.** A wake-up is for the green waiters first, since to ask the kernel costs a system call, and
 //! for those in the kernel if it asks for more than there are. So that OS threads are not passed over for ever by a crowd
-//! of green ones, they are counted per bucket while they wait, and as long as there are any, every other wake-up
-//! goes to the kernel first. The count is for fairness alone: OS threads that wait without it (by a system
+//! of green ones, they are counted per bucket while they wait, and as long as there are any, half of the wake-ups
+//! go to the kernel first. The count is for fairness alone: OS threads that wait without it (by a system
 //! call of their own) are woken when no green thread waits.
 //!
 //! **Private and shared.** Words that processes share are the kernel's alone: there green threads wait on a helper.

@@ -53,9 +53,12 @@ mod tape;
 mod tests;
 mod turn;
 mod wait;
+#[cfg(any(feature = "interpose", loom))]
 pub(crate) mod wait_table;
 
-pub(crate) use green::{GreenRef, Identity, current};
+#[cfg(feature = "interpose")]
+pub(crate) use green::GreenRef;
+pub(crate) use green::{Identity, current};
 pub use helper::blocking;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};

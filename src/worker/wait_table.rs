@@ -35,7 +35,7 @@ pub(crate) struct WaitTable {
 pub(crate) struct Bucket {
     /// OS threads that wait in the kernel, as far as is known.
     in_kernel: AtomicU32,
-    /// Wake-ups while there were any.
+    /// Tells whose turn it is, while there are any.
     turns: AtomicU32,
     list: SpinLock<List>,
 }
@@ -155,11 +155,15 @@ impl Bucket {
         result
     }
 
-    /// Whether a wake-up should go to those first that wait in the kernel: every other time, if there may be any.
+    /// Whether a wake-up should go to those first that wait in the kernel: half of the times, if there may be any.
+    ///
+    /// Not every other time: words of one bucket may be woken in turns, and one of them would never get the
+    /// kernel's. Multiples of the golden ratio, of which this looks at the upper bit, are spread evenly, and so are
+    /// every second one, every third one, and so on.
     #[inline]
     pub(crate) fn is_the_kernels_turn(&self) -> bool {
         self.in_kernel.load(Ordering::Relaxed) > 0
-            && self.turns.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+            && self.turns.fetch_add(0x9e37_79b9, Ordering::Relaxed) < 1 << 31
     }
 }
 
@@ -287,7 +291,7 @@ mod tests {
         assert!(bucket.remove(&waiters[3]) && !bucket.remove(&waiters[3]));
         assert_eq!(woken(bucket, &waiters, 64, 1, 1), [0]);
         assert_eq!(woken(bucket, &waiters, 64, u32::MAX, 1), [4]);
-        assert_eq!(woken(bucket, &waiters, 192, u32::MAX, u32::MAX), []);
+        assert_eq!(woken(bucket, &waiters, 192, u32::MAX, u32::MAX), [0; 0]);
         assert_eq!(woken(bucket, &waiters, 64, u32::MAX, u32::MAX), [2]);
         assert!(!bucket.remove(&waiters[2]), "it was woken");
         assert_eq!(woken(bucket, &waiters, 128, u32::MAX, u32::MAX), [1]);
@@ -300,6 +304,23 @@ mod tests {
         // SAFETY: it is not put into the list.
         assert!(!unsafe { bucket.wait(&waiter, || false) });
         assert_eq!(bucket.wake(4096, 1, 1, |_| panic!("nobody waits")), 0);
+    }
+
+    #[test]
+    fn each_word_of_a_bucket_gets_turns_of_both_kinds_whatever_their_order() {
+        let bucket = TABLE.bucket(16384);
+        assert!(!bucket.is_the_kernels_turn(), "nobody waits there");
+        bucket.in_kernel(|| {
+            for words in 1..=10 {
+                let mut of_kernel = [0; 10];
+                for turn in 0..100 * words {
+                    of_kernel[turn % words] += usize::from(bucket.is_the_kernels_turn());
+                }
+                for n in &of_kernel[..words] {
+                    assert!((30..=70).contains(n), "{of_kernel:?}");
+                }
+            }
+        });
     }
 
     #[test]
