@@ -77,6 +77,8 @@ reasons! {
         OpenAt openat,
         /// `waitid`: a child process.
         WaitId waitid,
+        /// `futex_wait`: a mutex or a semaphore of the C library's.
+        FutexWait futex_wait,
     }
     others {
         /// A time: [`sleep`](fn@crate::sleep).
@@ -85,6 +87,8 @@ reasons! {
         Park "park",
         /// A word of memory to change, as futex(2): a lock of `std`'s, [`std::thread::park`].
         Futex "futex",
+        /// A condition variable of the C library's.
+        Condition "condition",
         /// The end of another thread: [`JoinHandle::join`](crate::JoinHandle::join).
         Join "join",
         /// The end of the threads of a [`scope`](fn@crate::scope).

@@ -7,6 +7,8 @@ use std::ffi::c_int;
 pub(super) enum Answer {
     /// It is done; this is its result.
     Done(isize),
+    /// The same, by a call of the C library's that never blocks: nothing was saved.
+    Quick(isize),
     /// It has failed, for this reason.
     Failed(c_int),
     /// The C library's function shall do it: it will not block, or must not be done by another.

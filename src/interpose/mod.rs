@@ -23,7 +23,9 @@
 //!
 //! - [`symbols`]: the table of functions. - [`caller`]: who calls. - [`next`]: the C library's own. - [`futex`]: what
 //!   `std::sync` waits on. - [`sleep`]: time. - [`descriptor`]: whether a call on a descriptor waits, and how. -
-//!   [`sockets`], [`files`], [`mod@poll`], [`children`]: what they say.
+//!   [`sockets`], [`files`], [`mod@poll`], [`children`]: what they say. - [`mutex`], [`semaphore`], [`condition`]: the C
+//!   library's locks; [`word`]: waiting for their words. - [`helped`]: what blocks on a helper: names, locks of
+//!   files, and other locks.
 
 #[cfg(all(feature = "interpose", not(loom)))]
 mod answer;
@@ -32,21 +34,31 @@ mod caller;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod children;
 #[cfg(all(feature = "interpose", not(loom)))]
+mod condition;
+#[cfg(all(feature = "interpose", not(loom)))]
 mod descriptor;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod files;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod futex;
 #[cfg(all(feature = "interpose", not(loom)))]
+mod helped;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod mutex;
+#[cfg(all(feature = "interpose", not(loom)))]
 mod next;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod poll;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod semaphore;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod sleep;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod sockets;
 #[cfg(all(feature = "interpose", not(loom)))]
 mod symbols;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod word;
 
 #[cfg(all(feature = "interpose", not(loom)))]
 use answer::Answer;

@@ -7,7 +7,6 @@ use libc::timespec;
 
 use super::Answer;
 use super::caller::in_signal_handler;
-use crate::time::now;
 use crate::worker::{self, Deadline};
 
 /// How long at most to wait at a time for a point of a clock that can be set: after that it is asked again.
@@ -88,10 +87,46 @@ pub(super) fn duration(time: timespec) -> Option<Duration> {
 /// Until when to wait for `time` on `clock`; `None` if it has come. Ask again at the deadline: clocks other than the
 /// monotonic one can be set meanwhile, or run on while the machine sleeps.
 pub(super) fn deadline_on(clock: libc::clockid_t, time: Duration) -> Option<Deadline> {
+    rest_on(clock, time).map(Deadline::after)
+}
+
+/// How long that is, from now.
+fn rest_on(clock: libc::clockid_t, time: Duration) -> Option<Duration> {
     let mut on_clock = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is valid, and the callers know the clock to exist.
     unsafe { libc::clock_gettime(clock, &mut on_clock) };
     let rest = time.checked_sub(duration(on_clock)?).filter(|rest| !rest.is_zero())?;
-    let rest = if clock == libc::CLOCK_MONOTONIC { rest } else { rest.min(GLANCE) };
-    Some(Deadline::at(now().saturating_add(u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX))))
+    Some(if clock == libc::CLOCK_MONOTONIC { rest } else { rest.min(GLANCE) })
+}
+
+/// Until when to wait for a lock: a point of a clock.
+#[derive(Clone, Copy)]
+pub(super) struct Until {
+    clock: libc::clockid_t,
+    time: Duration,
+}
+
+impl Until {
+    /// `None` if the C library refuses it, and so fails without waiting, or if waiting would be in vain since the time
+    /// has long passed.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is valid for reads.
+    pub(super) unsafe fn new(clock: libc::clockid_t, time: *const timespec) -> Option<Until> {
+        let is_known = matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_MONOTONIC);
+        // SAFETY: as the caller says.
+        let time = duration(unsafe { *time }).filter(|_| is_known)?;
+        Some(Until { clock, time })
+    }
+
+    /// How long that is from now, as [`deadline_on`]; `None` if it has come.
+    pub(super) fn rest(self) -> Option<Duration> {
+        rest_on(self.clock, self.time)
+    }
+
+    /// The same as a deadline.
+    pub(super) fn deadline(self) -> Option<Deadline> {
+        deadline_on(self.clock, self.time)
+    }
 }

@@ -1,20 +1,25 @@
 //! The functions of the C library that this crate defines.
 //!
 //! The declarations are the C library's (x86-64 and AArch64, 64-bit `off_t`). `syscall` is variadic in C; on both
-//! architectures its arguments arrive as those of a function with seven.
+//! architectures its arguments arrive as those of a function with seven; so do `fcntl`'s as those of one with three.
 
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use std::ptr::null_mut;
 
 use libc::{
-    AT_FDCWD, O_CREAT, O_TRUNC, O_WRONLY, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec,
-    mmsghdr, mode_t, msghdr, nfds_t, off_t, pid_t, pollfd, rusage, siginfo_t, sigset_t, sockaddr,
-    socklen_t, ssize_t, timespec, timeval, useconds_t,
+    AT_FDCWD, FILE, O_CREAT, O_TRUNC, O_WRONLY, addrinfo, clockid_t, epoll_event, fd_set, hostent,
+    id_t, idtype_t, iovec, mmsghdr, mode_t, msghdr, nfds_t, off_t, pid_t, pollfd,
+    pthread_barrier_t, pthread_cond_t, pthread_mutex_t, pthread_rwlock_t, pthread_t, rusage, sem_t,
+    siginfo_t, sigset_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
 };
 
 use super::answer::{Answer, set_errno};
+use super::helped::{self, try_lock, try_lock_until};
 use super::next::Next;
-use super::{PROBE, caller, children, files, futex, poll, sleep, sockets};
+use super::sleep::Until;
+use super::{
+    PROBE, caller, children, condition, files, futex, mutex, poll, semaphore, sleep, sockets,
+};
 use crate::reactor::op::HERE;
 use crate::worker::blocking;
 
@@ -51,11 +56,11 @@ macro_rules! functions {
                     // SAFETY: what the caller owes the C library's function is what the replacement needs.
                     #[allow(unused_unsafe)]
                     let answer = unsafe { $answer };
-                    if !matches!(answer, Answer::Forward) {
+                    if !matches!(answer, Answer::Forward | Answer::Quick(_)) {
                         caller::count(thread);
                     }
                     match answer {
-                        Answer::Done(value) => return value as $result,
+                        Answer::Done(value) | Answer::Quick(value) => return value as $result,
                         Answer::Failed(error) => {
                             set_errno(error);
                             return -1 as _;
@@ -73,6 +78,9 @@ macro_rules! functions {
         /// Looks all of them up, when the program is loaded.
         extern "C" fn look_up() {
             $(next::$name.look_up();)+
+            NEXT_SIGNAL.look_up();
+            NEXT_BROADCAST.look_up();
+            condition::look_up();
             futex::look_up();
         }
     };
@@ -196,6 +204,83 @@ functions! {
         = children::wait4(child, status, options, usage);
     fn waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int
         = children::waitid(kind, id, info, options);
+
+    // Locks.
+    fn pthread_mutex_lock(mutex: *mut pthread_mutex_t) -> c_int = mutex::lock(mutex);
+    fn pthread_mutex_timedlock(mutex: *mut pthread_mutex_t, time: *const timespec) -> c_int
+        = mutex::timedlock(mutex, time);
+    fn pthread_mutex_clocklock(mutex: *mut pthread_mutex_t, clock: clockid_t, time: *const timespec) -> c_int
+        = mutex::clocklock(mutex, clock, time);
+    fn pthread_cond_wait(condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int
+        = condition::wait(condition, mutex);
+    fn pthread_cond_timedwait(
+        condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, time: *const timespec
+    ) -> c_int = condition::timedwait(condition, mutex, time);
+    fn pthread_cond_clockwait(
+        condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, clock: clockid_t, time: *const timespec
+    ) -> c_int = condition::clockwait(condition, mutex, clock, time);
+    fn sem_wait(semaphore: *mut sem_t) -> c_int = semaphore::wait(semaphore);
+    fn sem_timedwait(semaphore: *mut sem_t, time: *const timespec) -> c_int
+        = semaphore::clockwait(semaphore, libc::CLOCK_REALTIME, time);
+    fn sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, time: *const timespec) -> c_int
+        = semaphore::clockwait(semaphore, clock, time);
+    fn pthread_rwlock_rdlock(lock: *mut pthread_rwlock_t) -> c_int
+        = try_lock(|| libc::pthread_rwlock_tryrdlock(lock));
+    fn pthread_rwlock_timedrdlock(lock: *mut pthread_rwlock_t, time: *const timespec) -> c_int
+        = try_lock_until(Until::new(libc::CLOCK_REALTIME, time), || libc::pthread_rwlock_tryrdlock(lock));
+    fn pthread_rwlock_clockrdlock(lock: *mut pthread_rwlock_t, clock: clockid_t, time: *const timespec) -> c_int
+        = try_lock_until(Until::new(clock, time), || libc::pthread_rwlock_tryrdlock(lock));
+    fn pthread_rwlock_wrlock(lock: *mut pthread_rwlock_t) -> c_int
+        = try_lock(|| libc::pthread_rwlock_trywrlock(lock));
+    fn pthread_rwlock_timedwrlock(lock: *mut pthread_rwlock_t, time: *const timespec) -> c_int
+        = try_lock_until(Until::new(libc::CLOCK_REALTIME, time), || libc::pthread_rwlock_trywrlock(lock));
+    fn pthread_rwlock_clockwrlock(lock: *mut pthread_rwlock_t, clock: clockid_t, time: *const timespec) -> c_int
+        = try_lock_until(Until::new(clock, time), || libc::pthread_rwlock_trywrlock(lock));
+    fn pthread_barrier_wait(barrier: *mut pthread_barrier_t) -> c_int = Answer::Help;
+    fn pthread_join(thread: pthread_t, result: *mut *mut c_void) -> c_int
+        = try_lock(|| libc::pthread_tryjoin_np(thread, result));
+    fn pthread_timedjoin_np(thread: pthread_t, result: *mut *mut c_void, time: *const timespec) -> c_int
+        = try_lock(|| libc::pthread_tryjoin_np(thread, result));
+    fn pthread_clockjoin_np(
+        thread: pthread_t, result: *mut *mut c_void, clock: clockid_t, time: *const timespec
+    ) -> c_int = Answer::Help;
+
+    // Names.
+    fn getaddrinfo(
+        node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo
+    ) -> c_int = Answer::Help;
+    fn getnameinfo(
+        address: *const sockaddr, length: socklen_t, host: *mut c_char, host_length: socklen_t,
+        service: *mut c_char, service_length: socklen_t, flags: c_int
+    ) -> c_int = Answer::Help;
+    fn gethostbyname(name: *const c_char) -> *mut hostent = Answer::Help;
+    fn gethostbyname_r(
+        name: *const c_char, host: *mut hostent, buffer: *mut c_char, length: usize,
+        result: *mut *mut hostent, error: *mut c_int
+    ) -> c_int = Answer::Help;
+    fn gethostbyname2_r(
+        name: *const c_char, family: c_int, host: *mut hostent, buffer: *mut c_char, length: usize,
+        result: *mut *mut hostent, error: *mut c_int
+    ) -> c_int = Answer::Help;
+    fn gethostbyaddr_r(
+        address: *const c_void, address_length: socklen_t, family: c_int, host: *mut hostent, buffer: *mut c_char,
+        length: usize, result: *mut *mut hostent, error: *mut c_int
+    ) -> c_int = Answer::Help;
+
+    // Locks of files, terminals, commands.
+    fn flock(fd: c_int, operation: c_int) -> c_int
+        = helped::flock(operation, |operation| next::flock.get()(fd, operation));
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int
+        = helped::fcntl(command, |command| next::fcntl.get()(fd, command, argument));
+    fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int
+        = helped::fcntl(command, |command| next::fcntl64.get()(fd, command, argument));
+    fn lockf(fd: c_int, command: c_int, length: off_t) -> c_int
+        = helped::lockf(command, |command| next::lockf.get()(fd, command, length));
+    fn lockf64(fd: c_int, command: c_int, length: off_t) -> c_int
+        = helped::lockf(command, |command| next::lockf64.get()(fd, command, length));
+    fn tcdrain(fd: c_int) -> c_int = helped::outside_handlers();
+    fn system(command: *const c_char) -> c_int = Answer::Help;
+    fn pclose(stream: *mut FILE) -> c_int = Answer::Help;
 }
 
 fn within(bytes: usize, room: usize, f: impl FnOnce() -> Answer) -> Answer {
@@ -228,7 +313,7 @@ unsafe extern "C" fn syscall(
         _ => Answer::Forward,
     };
     match answer {
-        Answer::Done(value) => value as c_long,
+        Answer::Done(value) | Answer::Quick(value) => value as c_long,
         Answer::Failed(error) => {
             set_errno(error);
             -1
@@ -236,4 +321,38 @@ unsafe extern "C" fn syscall(
         // SAFETY: as the caller says.
         Answer::Forward | Answer::Help => unsafe { futex::SYSCALL.get()(number, a, b, c, d, e, f) },
     }
+}
+
+type OnCondition = unsafe extern "C" fn(*mut pthread_cond_t) -> c_int;
+// SAFETY: the C library declares both like this.
+pub(super) static NEXT_SIGNAL: Next<OnCondition> = unsafe { Next::new(c"pthread_cond_signal") };
+// SAFETY: as above.
+pub(super) static NEXT_BROADCAST: Next<OnCondition> =
+    unsafe { Next::new(c"pthread_cond_broadcast") };
+
+/// See pthread_cond_signal(3). Whoever calls, green threads may wait.
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn pthread_cond_signal(condition: *mut pthread_cond_t) -> c_int {
+    // Green waiters last: the one that is woken may be the one that does away with the variable.
+    // SAFETY: as the caller says.
+    let result = unsafe { NEXT_SIGNAL.get()(condition) };
+    condition::wake(condition.addr(), 1);
+    result
+}
+
+/// See pthread_cond_broadcast(3).
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_cond_broadcast(condition: *mut pthread_cond_t) -> c_int {
+    // SAFETY: as the caller says.
+    let result = unsafe { NEXT_BROADCAST.get()(condition) };
+    condition::wake(condition.addr(), u32::MAX);
+    result
 }

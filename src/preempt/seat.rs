@@ -77,7 +77,7 @@ impl Subject {
 }
 
 /// A system call that waits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SystemCall {
     pub(crate) number: i64,
     /// Where it was made. The frame pointer is unknown.
@@ -291,8 +291,8 @@ impl Seat {
     ///
     /// See [`Missed`].
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Missed> {
-        if self.token().is_null() {
-            // Nobody listens.
+        if self.token().is_null() || super::available().is_err() {
+            // Nobody listens, or the handler could not tell.
             return Err(Missed::Silent);
         }
         self.probe.ask(self)

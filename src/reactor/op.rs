@@ -41,6 +41,9 @@ pub(crate) enum Request {
     OpenAt { directory: RawFd, path: *const libc::c_char, flags: i32, mode: libc::mode_t },
     /// `waitid` (Linux 6.7): 0.
     WaitId { kind: libc::idtype_t, id: libc::id_t, info: *mut libc::siginfo_t, options: i32 },
+    /// `futex_wait`, private or shared between processes (Linux 6.7): 0 when woken, `EAGAIN` if the word is not as
+    /// expected.
+    FutexWait { word: *const u32, expected: u32, private: bool },
 }
 
 /// The position of the file.
@@ -64,6 +67,7 @@ impl Request {
             Request::Fsync { .. } => WaitReason::Fsync,
             Request::OpenAt { .. } => WaitReason::OpenAt,
             Request::WaitId { .. } => WaitReason::WaitId,
+            Request::FutexWait { .. } => WaitReason::FutexWait,
         }
     }
 }

@@ -322,6 +322,13 @@ fn entry(request: &Request) -> Entry {
         Request::WaitId { kind, id, info, options } => {
             opcode::WaitId::new(kind, id, options).infop(info).build()
         }
+        Request::FutexWait { word, expected, private } => {
+            // Numbers of futex2: words of 32 bits, and that they are the process's own.
+            const SIZE_U32: u32 = 2;
+            let own = if private { libc::FUTEX_PRIVATE_FLAG as u32 } else { 0 };
+            let mask = u64::from(libc::FUTEX_BITSET_MATCH_ANY as u32);
+            opcode::FutexWait::new(word, expected.into(), mask, SIZE_U32 | own).build()
+        }
     }
 }
 

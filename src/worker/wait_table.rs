@@ -5,7 +5,8 @@
 //! it, under the bucket's lock. If the waker takes the lock after the waiter, the waiter is in the list and
 //! is found. If it takes it before, L comes after the lock's release, hence after W, sees the new value, and the
 //! waiter does not wait. (To spare a waker the lock where nobody waits would take a count of waiters and, between
-//! W and the look at it, a fence, which is as dear as the lock.)
+//! W and the look at it, a fence, which is as dear as the lock; [`Bucket::is_empty`] is for those who know that they see
+//! whom they have to wake.)
 //!
 //! **A waiter's end.** It lies on the stack of the thread that waits. Whoever takes it out of the list, under
 //! the lock, owns its end: the thread itself, when its time is up, or a waker, who notifies its parker last of all.
@@ -37,6 +38,8 @@ pub(crate) struct Bucket {
     in_kernel: AtomicU32,
     /// Tells whose turn it is, while there are any.
     turns: AtomicU32,
+    /// Entries of the list. Written under its lock.
+    entries: AtomicU32,
     list: SpinLock<List>,
 }
 
@@ -87,6 +90,7 @@ impl Bucket {
         Bucket {
             in_kernel: AtomicU32::new(0),
             turns: AtomicU32::new(0),
+            entries: AtomicU32::new(0),
             list: SpinLock::new(List { first: None, last: None }),
         }
     }
@@ -103,6 +107,7 @@ impl Bucket {
             if waits {
                 // SAFETY: as the caller says; the lock is held.
                 unsafe { list.push(NonNull::from(waiter)) };
+                self.count(1);
             }
             waits
         })
@@ -110,8 +115,27 @@ impl Bucket {
 
     /// Takes a waiter out of the list; false if a waker has done so, who is going to notify it, or has.
     pub(crate) fn remove(&self, waiter: &Waiter) -> bool {
-        // SAFETY: the lock is held; the waiter is in the list or unlinked.
-        self.list.with_pinned(|list| unsafe { list.remove(NonNull::from(waiter)) })
+        self.list.with_pinned(|list| {
+            // SAFETY: the lock is held; the waiter is in the list or unlinked.
+            let removed = unsafe { list.remove(NonNull::from(waiter)) };
+            if removed {
+                self.count(1_u32.wrapping_neg());
+            }
+            removed
+        })
+    }
+
+    /// Whether nobody waits here, as far as the caller knows: what happened before that, in the order that other
+    /// synchronisation makes, is seen.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.load(Ordering::Relaxed) == 0
+    }
+
+    /// Adds to the number of entries, under the lock.
+    fn count(&self, more: u32) {
+        let entries = self.entries.load(Ordering::Relaxed);
+        self.entries.store(entries.wrapping_add(more), Ordering::Relaxed);
     }
 
     /// Takes up to `most` of those out that wait on the word at `address` and whose masks have a bit of `mask`, first
@@ -129,7 +153,11 @@ impl Bucket {
         let mut woken = 0;
         while woken < most {
             let room = BATCH.min(most - woken);
-            let (mut chain, taken) = self.list.with_pinned(|list| list.take(address, mask, room));
+            let (mut chain, taken) = self.list.with_pinned(|list| {
+                let (chain, taken) = list.take(address, mask, room);
+                self.count(taken.wrapping_neg());
+                (chain, taken)
+            });
             while let Some(waiter) = chain {
                 // SAFETY: it was taken out of the list and not notified yet, so it is still there, and nobody else
                 // uses its links.
@@ -176,6 +204,12 @@ impl Waiter {
             links: UnsafeCell::new(Links::default()),
             _pinned: PhantomPinned,
         }
+    }
+
+    /// Of the word that it waits for.
+    #[cfg(not(loom))]
+    pub(crate) fn address(&self) -> usize {
+        self.address
     }
 }
 
@@ -284,10 +318,12 @@ mod tests {
         let bucket = TABLE.bucket(64);
         let waiters: Vec<_> =
             [(64, 1), (128, 1), (64, 2), (64, 3), (64, 1)].map(|(a, m)| Waiter::new(a, m)).into();
+        assert!(bucket.is_empty());
         for waiter in &waiters {
             // SAFETY: they stay in place to the end, when none is in the list.
             assert!(unsafe { bucket.wait(waiter, || true) });
         }
+        assert!(!bucket.is_empty());
         assert!(bucket.remove(&waiters[3]) && !bucket.remove(&waiters[3]));
         assert_eq!(woken(bucket, &waiters, 64, 1, 1), [0]);
         assert_eq!(woken(bucket, &waiters, 64, u32::MAX, 1), [4]);
@@ -295,6 +331,7 @@ mod tests {
         assert_eq!(woken(bucket, &waiters, 64, u32::MAX, u32::MAX), [2]);
         assert!(!bucket.remove(&waiters[2]), "it was woken");
         assert_eq!(woken(bucket, &waiters, 128, u32::MAX, u32::MAX), [1]);
+        assert!(bucket.is_empty());
     }
 
     #[test]
@@ -349,7 +386,7 @@ mod models {
     fn futex() -> Arc<Futex> {
         let list = SpinLock::new(List { first: None, last: None });
         let zero = || AtomicU32::new(0);
-        let bucket = Bucket { in_kernel: zero(), turns: zero(), list };
+        let bucket = Bucket { in_kernel: zero(), turns: zero(), entries: zero(), list };
         Arc::new(Futex { word: AtomicU32::new(0), bucket })
     }
 

@@ -142,6 +142,10 @@ impl Comparison {
 /// By default there are eight arenas for each core. Who finds one locked, by a thread that was interrupted for example,
 /// waits in the kernel, by a system call that is inlined in the C library. The counters could not tell that from
 /// calls that are missed.
+///
+/// # Panics
+///
+/// This malloc has no arenas.
 pub fn without_shared_arenas() {
     const ARENAS: libc::c_int = 4096;
     // SAFETY: it has no preconditions.
