@@ -1,5 +1,7 @@
 //! Children. Where any child is waited for, in a process of its own.
 
+#![allow(clippy::zombie_processes, reason = "they are waited for by the functions that are tested")]
+
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::ptr::null_mut;

@@ -53,7 +53,7 @@ fn channels_connect_green_threads_and_os_threads() {
         answers
     };
     let answers = Comparison::of_calls(100 * THREADS as u64).run(work);
-    assert_eq!(answers[1], (1..101).map(|n| n * n).sum());
+    assert_eq!(answers[1], (1..101).map(|n| n * n).sum::<usize>());
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn a_hundred_connections_get_their_own_answers() {
         let mut c = Client::connect(&url, NoTls).unwrap();
         let table = format!("work_{kind:?}");
         c.batch_execute(&format!(
-            "CREATE TABLE {table} (id bigint PRIMARY KEY, text text NOT NULL);
+            "DROP TABLE IF EXISTS {table};
+             CREATE TABLE {table} (id bigint PRIMARY KEY, text text NOT NULL);
              INSERT INTO {table} VALUES (-10, '')"
         ))
         .unwrap();

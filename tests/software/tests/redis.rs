@@ -46,8 +46,9 @@ fn converse(client: &Client, kind: Kind, i: usize) -> RedisResult<Vec<String>> {
 fn conversations(url: &str) {
     let client = client(url);
     let work = |kind: Kind| {
-        let mut answers = kind.all(THREADS, |i| converse(&client, kind, i).unwrap());
         let mut c = client.get_connection().unwrap();
+        let () = redis::cmd("FLUSHALL").query(&mut c).unwrap();
+        let mut answers = kind.all(THREADS, |i| converse(&client, kind, i).unwrap());
         let mut list: Vec<usize> = c.lrange(format!("{kind:?} list"), 0, -1).unwrap();
         list.sort_unstable();
         assert_eq!(list, (0..THREADS).collect::<Vec<_>>());
