@@ -10,6 +10,7 @@ mod lock;
 pub mod net;
 mod preempt;
 mod reactor;
+mod reason;
 mod roster;
 mod runtime;
 mod sched;
@@ -23,14 +24,17 @@ pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
 pub use preempt::{Stall, StallKind};
+pub use reason::WaitReason;
 pub use roster::{
     Dump, Frame, StackTotals, StackUsage, ThreadDump, ThreadInfo, ThreadState, dump,
     dump_on_signal, stacks, threads,
 };
 #[cfg(feature = "prometheus")]
 pub use runtime::prometheus;
-pub use runtime::{Runtime, RuntimeBuilder, stats, trace};
-pub use stats::{Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats};
+pub use runtime::{Runtime, RuntimeBuilder, stats, trace, workers};
+pub use stats::{
+    Histogram, Metric, MetricKind, MetricValue, OpLatency, SchedStat, Stats, WorkerStat,
+};
 pub use thread::{
     Builder, JoinHandle, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current, park,
     park_timeout, scope, spawn, yield_now,

@@ -12,7 +12,7 @@ use crate::preempt::{self, Stall, StallHook};
 use crate::roster;
 #[cfg(feature = "prometheus")]
 use crate::stats::prometheus as text_of;
-use crate::stats::{SchedStat, Stats};
+use crate::stats::{SchedStat, Stats, WorkerStat};
 use crate::thread::{self, JoinHandle};
 use crate::trace::{self, Trace};
 use crate::worker::{self, Config};
@@ -359,6 +359,11 @@ impl Runtime {
         Stats::of(&self.inner)
     }
 
+    /// What each worker does, by their indices; as [`workers`](fn@crate::workers).
+    pub fn workers(&self) -> Vec<WorkerStat> {
+        workers_of(&self.inner)
+    }
+
     /// The newest events of the scheduler, for the time when something was slow: see [`trace`](mod@crate::trace).
     ///
     /// The runtime goes on meanwhile. Each worker keeps some thousands
@@ -425,6 +430,31 @@ pub fn stats() -> Stats {
     with_own(Stats::of).unwrap_or_default()
 }
 
+/// What each worker does of the calling green thread's runtime; on other threads, of the one that
+/// [`spawn`](crate::spawn) uses there. None if that was never started.
+///
+/// # Examples
+///
+/// How busy they were in the meantime, one by one:
+///
+/// ```
+/// # uthread::spawn(|| {}).join().unwrap();
+/// let (before, began) = (uthread::workers(), std::time::Instant::now());
+/// uthread::spawn(uthread::yield_now).join().unwrap();
+/// let elapsed = began.elapsed();
+/// for (now, before) in uthread::workers().iter().zip(&before) {
+///     let busy = now.since(before).busy.as_secs_f64() / elapsed.as_secs_f64();
+///     println!("worker {}, OS thread {}: {:.0} %", now.index, now.os_thread, busy * 100.0);
+/// }
+/// ```
+pub fn workers() -> Vec<WorkerStat> {
+    with_own(workers_of).unwrap_or_default()
+}
+
+fn workers_of(runtime: &worker::Runtime) -> Vec<WorkerStat> {
+    runtime.workers().iter().map(WorkerStat::of).collect()
+}
+
 /// The newest events of the scheduler of the calling green thread's runtime; on other threads, of the one that
 /// [`spawn`](crate::spawn) uses there. None if that was never started.
 pub fn trace() -> Trace {
@@ -439,14 +469,14 @@ fn groups_of(runtime: &worker::Runtime) -> Vec<(Group, SchedStat)> {
 #[cfg(feature = "prometheus")]
 fn prometheus_of(runtime: &worker::Runtime) -> String {
     let groups = groups_of(runtime).into_iter().map(|(group, stat)| (group.name(), stat));
-    text_of(Stats::of(runtime), groups)
+    text_of(Stats::of(runtime), workers_of(runtime), groups)
 }
 
 /// All metrics as text, in the format that Prometheus scrapes (version 0.0.4): of the calling green thread's runtime; on
 /// other threads, of the one that [`spawn`](crate::spawn) uses there. Empty if that was never started.
 ///
 /// Names begin with `uthread_`, counters end in `_total`, times are in seconds. Histograms have a bucket per power of
-/// two of nanoseconds; [`Stats`] has finer ones. What groups have used has the label `group`, their name; groups of the
+/// two of nanoseconds; [`Stats`] has finer ones. What workers do has the label `worker`, their index. What groups have used has the label `group`, their name; groups of the
 /// same name are summed up. Needs the feature `prometheus`.
 ///
 /// # Examples

@@ -7,8 +7,9 @@ mod subprocess;
 #[path = "common/watchdog.rs"]
 mod watchdog;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uthread::inspect::protocol::{
     Answer, Column, LONGEST_REQUEST, MOST_ROWS, Request, Snapshot, SnapshotRequest, VERSION,
 };
-use uthread::{Builder, Group, JoinHandle, Runtime};
+use uthread::{Builder, Group, JoinHandle, Runtime, WaitReason};
 
 use watchdog::watched;
 
@@ -155,7 +157,9 @@ fn a_snapshot_agrees_with_threads() {
         let group = Group::builder().name("inspected").weight(300).build().unwrap();
         let threads: Vec<_> = (0..20).map(|i| park_named(runtime, &format!("parks {i}"))).collect();
         let of_group = Builder::new().group(&group).spawn_in(runtime, uthread::park).unwrap();
-        let wait = || runtime.threads().unwrap().iter().all(|t| t.state.reason() == Some("park"));
+        let wait = || {
+            runtime.threads().unwrap().iter().all(|t| t.state.reason() == Some(WaitReason::Park))
+        };
         while !wait() {
             std::thread::yield_now();
         }
@@ -564,6 +568,30 @@ fn the_environment_opens_a_socket_for_the_first_runtime_and_exit_removes_it() {
 }
 
 #[test]
+fn the_socket_of_the_environment_is_for_the_first_runtime_that_starts() {
+    let place = Place::new();
+    let path = place.socket();
+    let output = subprocess::in_child(
+        "the_socket_of_the_environment_is_for_the_first_runtime_that_starts",
+        &[("UTHREAD_SOCKET", path.to_str().unwrap())],
+        || {
+            let path = std::env::var_os("UTHREAD_SOCKET").unwrap();
+            let (usual, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            // Enough for the socket, and not for a runtime.
+            let next = File::open("/dev/null").unwrap().as_raw_fd() as u64;
+            setrlimit(Resource::RLIMIT_NOFILE, next + 1, most).unwrap();
+            Runtime::builder().workers(1).build().unwrap_err();
+            setrlimit(Resource::RLIMIT_NOFILE, usual, most).unwrap();
+            assert!(!Path::new(&path).exists());
+            let runtime = Runtime::builder().workers(1).build().unwrap();
+            assert!(Client::connect(path.as_ref()).is_greeted());
+            drop(runtime);
+        },
+    );
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn a_socket_that_the_environment_wants_in_vain_is_told_and_no_more() {
     let place = Place::new();
     let path = place.0.join("missing").join("socket");
@@ -575,4 +603,21 @@ fn a_socket_that_the_environment_wants_in_vain_is_told_and_no_more() {
     assert!(output.status.success(), "{output:?}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("UTHREAD_SOCKET: cannot open the socket"), "{stderr}");
+}
+
+#[test]
+fn a_socket_that_the_environment_wants_in_vain_is_not_told_to_nobody() {
+    let place = Place::new();
+    let path = place.0.join("missing").join("socket");
+    let output = subprocess::in_child(
+        "a_socket_that_the_environment_wants_in_vain_is_not_told_to_nobody",
+        &[("UTHREAD_SOCKET", path.to_str().unwrap())],
+        || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            nix::unistd::dup2_stderr(&writer).unwrap();
+            uthread::spawn(|| ()).join().unwrap();
+        },
+    );
+    assert!(output.status.success(), "{output:?}");
 }

@@ -166,8 +166,79 @@ fn metrics_are_the_fields_of_the_snapshot() {
     let ops = stats.metrics().filter_map(|(metric, _)| metric.label);
     assert_eq!(
         ops.collect::<Vec<_>>(),
-        [("op", "accept"), ("op", "connect"), ("op", "recv"), ("op", "send")]
+        ["accept", "connect", "recv", "send", "recvmsg", "sendmsg"].map(|name| ("op", name))
     );
+}
+
+/// For how long the kernel has let an OS thread of this process run.
+fn cpu_time(os_thread: u32) -> Duration {
+    /// A clock of one OS thread (CPUCLOCK_PERTHREAD), which counts what the scheduler gave it (CPUCLOCK_SCHED).
+    const OF_THREAD: i32 = 4 | 2;
+    let clock = (!os_thread.cast_signed()) << 3 | OF_THREAD;
+    let time = nix::time::ClockId::from_raw(clock).now().expect("the OS thread exists");
+    Duration::from(time)
+}
+
+#[test]
+fn a_worker_was_busy_for_as_long_as_the_kernel_says_and_no_longer_than_it_existed() {
+    /// Work within waits is known a millisecond later.
+    const LATE: Duration = Duration::from_millis(1);
+    let began = Instant::now();
+    let runtime = Runtime::builder().workers(2).name("busy").build().unwrap();
+    watched(&runtime, || {
+        let talk = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let sender = uthread::spawn(move || {
+                let mut stream = TcpStream::connect(addr).unwrap();
+                (0..500).for_each(|_| stream.write_all(&[0; 4096]).unwrap());
+            });
+            let mut stream = listener.accept().unwrap().0;
+            assert_eq!(std::io::copy(&mut stream, &mut std::io::sink()).unwrap(), 500 * 4096);
+            sender.join().unwrap();
+        };
+        runtime.run(|| {
+            let threads = [uthread::spawn(talk), uthread::spawn(talk)];
+            threads.into_iter().for_each(|t| t.join().unwrap());
+        });
+        at_rest(&runtime);
+    });
+    let used: Vec<_> = runtime.workers().iter().map(|w| cpu_time(w.os_thread)).collect();
+    let workers = runtime.workers();
+    let existed = began.elapsed();
+    for (worker, used) in workers.iter().zip(&used) {
+        assert!(worker.busy + LATE >= *used, "{used:?} of {worker:?}");
+        assert!(worker.busy <= existed, "{existed:?} of {worker:?}");
+        let name = format!("/proc/self/task/{}/comm", worker.os_thread);
+        assert_eq!(std::fs::read_to_string(name).unwrap(), format!("busy-{}\n", worker.index));
+    }
+    let of = |f: fn(&uthread::WorkerStat) -> u64| workers.iter().map(f).sum::<u64>();
+    let stats = at_rest(&runtime);
+    assert_eq!((of(|w| w.switches), of(|w| w.queued)), (stats.switches, 0));
+    assert!(stats.busy >= workers.iter().map(|w| w.busy).sum());
+}
+
+#[test]
+fn a_worker_that_runs_is_busy_all_the_time_and_one_that_sleeps_is_not() {
+    const SPIN: Duration = Duration::from_millis(20);
+    let runtime = runtime(1);
+    watched(&runtime, || {
+        let (busy, took) = runtime.run(|| {
+            let (before, began) = (uthread::stats(), Instant::now());
+            while began.elapsed() < SPIN {}
+            let busy = uthread::stats().since(&before).busy;
+            (busy, began.elapsed())
+        });
+        assert!(busy >= SPIN && busy <= took + Duration::from_millis(1), "{busy:?} of {took:?}");
+        let began = Instant::now();
+        let mut before = at_rest(&runtime);
+        // What it does between sleeps takes time, if others want the core.
+        while runtime.stats().busy != before.busy {
+            assert!(began.elapsed() < Duration::from_secs(20), "it never sleeps");
+            before = runtime.stats();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
 }
 
 #[test]

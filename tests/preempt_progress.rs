@@ -254,6 +254,48 @@ fn a_lock_wanted_without_preemption_is_got_though_its_holder_was_interrupted() {
     assert!(runtime.stats().deferred_disabled >= 1);
 }
 
+/// Threads that have waited for something else run on a worker only.
+#[test]
+fn the_holder_of_a_lock_is_rescued_though_threads_that_cannot_be_wait_in_front_of_it() {
+    const IN_FRONT: u64 = 3;
+    let runtime = hectic(1).build().unwrap();
+    let (is_stuck, are_unparked) = (AtomicBool::new(false), AtomicBool::new(false));
+    watched(&runtime, || {
+        let parked: Vec<_> = (0..IN_FRONT).map(|_| runtime.spawn(uthread::park)).collect();
+        doze_until(|| runtime.stats().parks == IN_FRONT);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                doze_until(|| is_stuck.load(Ordering::Acquire));
+                parked.iter().for_each(|thread| thread.thread().unpark());
+                tell(&are_unparked);
+            });
+            runtime.run(|| {
+                let (lock, held, wanted) =
+                    (Mutex::new(()), AtomicBool::new(false), AtomicBool::new(false));
+                uthread::scope(|s| {
+                    let holder = s.spawn(|| {
+                        let _guard = lock.lock().unwrap();
+                        tell(&held);
+                        // The other one runs on the same worker: this one is interrupted.
+                        spin_until(&wanted);
+                        is_on_helper()
+                    });
+                    yield_until(|| held.load(Ordering::Acquire));
+                    uthread::without_preemption(|| {
+                        tell(&is_stuck);
+                        doze_until(|| are_unparked.load(Ordering::Acquire));
+                        assert!(lock.try_lock().is_err());
+                        tell(&wanted);
+                        drop(lock.lock().unwrap());
+                    });
+                    assert!(holder.join().unwrap());
+                });
+            });
+        });
+        parked.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
 #[test]
 fn a_runtime_that_lacks_descriptors_is_an_error_or_works() {
     let test = "a_runtime_that_lacks_descriptors_is_an_error_or_works";

@@ -181,11 +181,11 @@ fn a_runtime_at_rest_says_in_text_what_its_figures_say() {
         Builder::new().group(group).spawn_in(&runtime, work).unwrap().join().unwrap();
     }
     // Workers may wake up in between: what they do then is not to be compared.
-    let (stats, text) = loop {
+    let (stats, workers, text) = loop {
         let stats = rested(&runtime);
-        let text = runtime.prometheus();
+        let (workers, text) = (runtime.workers(), runtime.prometheus());
         if runtime.stats() == stats {
-            break (stats, text);
+            break (stats, workers, text);
         }
     };
     let families = read(&text);
@@ -198,6 +198,9 @@ fn a_runtime_at_rest_says_in_text_what_its_figures_say() {
         match value {
             MetricValue::Number(n) => {
                 assert_eq!(family.only(&name, metric.label), n as f64, "{name}")
+            }
+            MetricValue::Time(time) => {
+                assert_eq!(family.only(&name, metric.label), time.as_secs_f64(), "{name}")
             }
             MetricValue::Histogram(times) => check_histogram(family, &name, metric.label, times),
             value => panic!("{name}: {value:?}"),
@@ -221,6 +224,19 @@ fn a_runtime_at_rest_says_in_text_what_its_figures_say() {
             value => panic!("{name}: {value:?}"),
         }
         expected.insert(name);
+    }
+    for worker in &workers {
+        for (metric, value) in worker.metrics() {
+            let ending = if metric.kind == MetricKind::Counter { "_total" } else { "" };
+            let name = format!("uthread_{}{ending}", metric.name);
+            let said = families[&name].only(&name, Some(("worker", &worker.index.to_string())));
+            match value {
+                MetricValue::Number(n) => assert_eq!(said, n as f64, "{name}"),
+                MetricValue::Time(time) => assert_eq!(said, time.as_secs_f64(), "{name}"),
+                value => panic!("{name}: {value:?}"),
+            }
+            expected.insert(name);
+        }
     }
     assert!(families.keys().eq(&expected), "what else is there: {:?}", families.keys());
 }

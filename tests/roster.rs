@@ -9,11 +9,14 @@ use std::collections::HashSet;
 use std::hint::black_box;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use uthread::{Builder, Group, JoinHandle, Runtime, ThreadDump, ThreadInfo, ThreadState};
+use uthread::{
+    Builder, Group, JoinHandle, Runtime, ThreadDump, ThreadInfo, ThreadState, WaitReason,
+};
 
 use watchdog::watched;
 
@@ -44,7 +47,7 @@ fn until(runtime: &Runtime, name: &str, wanted: impl Fn(&ThreadInfo) -> bool) ->
     }
 }
 
-fn until_waits(runtime: &Runtime, name: &str, reason: &str) -> ThreadInfo {
+fn until_waits(runtime: &Runtime, name: &str, reason: WaitReason) -> ThreadInfo {
     until(runtime, name, |thread| thread.state.reason() == Some(reason))
 }
 
@@ -97,13 +100,13 @@ fn threads_tell_what_they_wait_for() {
                 });
             });
         });
-        until_waits(&runtime, "parks", "park");
-        until_waits(&runtime, "sleeps", "sleep");
-        until_waits(&runtime, "reads", "accept");
-        until_waits(&runtime, "joins", "join");
-        until_waits(&runtime, "scopes", "scope");
+        until_waits(&runtime, "parks", WaitReason::Park);
+        until_waits(&runtime, "sleeps", WaitReason::Sleep);
+        until_waits(&runtime, "reads", WaitReason::Accept);
+        until_waits(&runtime, "joins", WaitReason::Join);
+        until_waits(&runtime, "scopes", WaitReason::Scope);
         let client = std::net::TcpStream::connect(address).unwrap();
-        until_waits(&runtime, "reads", "recv");
+        until_waits(&runtime, "reads", WaitReason::Recv);
         drop(client);
         assert_eq!(reads.join().unwrap(), 0);
         parked.unpark();
@@ -129,7 +132,7 @@ fn threads_tell_who_they_are() {
         });
         let thread = thread.unwrap();
         let cut = &long[..256];
-        let seen = until_waits(&runtime, cut, "park");
+        let seen = until_waits(&runtime, cut, WaitReason::Park);
         assert_eq!(seen.id, thread.thread().id());
         assert_eq!(seen.group, "census");
         assert_eq!(seen.worker, Some(0));
@@ -159,7 +162,7 @@ fn a_thread_that_uses_much_stack_has_a_high_water_mark() {
             black_box(touch());
             uthread::park();
         });
-        let seen = until_waits(&runtime, "deep", "park");
+        let seen = until_waits(&runtime, "deep", WaitReason::Park);
         assert!(seen.stack.high_water > DEEP && seen.stack.resident > DEEP);
         assert_eq!(seen.stack.reserved, 512 << 10);
         thread.thread().unpark();
@@ -173,7 +176,7 @@ fn stacks_in_sum_are_those_of_all_threads() {
     watched(&runtime, || {
         let threads = ["one", "two", "three"].map(|name| spawn(&runtime, name, uthread::park));
         for name in ["one", "two", "three"] {
-            until_waits(&runtime, name, "park");
+            until_waits(&runtime, name, WaitReason::Park);
         }
         let totals = runtime.stacks().unwrap();
         let all = runtime.threads().unwrap();
@@ -188,6 +191,68 @@ fn stacks_in_sum_are_those_of_all_threads() {
             thread.join().unwrap();
         }
     });
+}
+
+/// Bytes of memory that the mappings have, by the text of `/proc/self/smaps`, in which one of these addresses lies at least.
+fn in_smaps(smaps: &str, addresses: &[usize]) -> usize {
+    let (mut sum, mut counts) = (0, false);
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap();
+        if let Some((start, end)) = first.split_once('-') {
+            let range = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+            counts = addresses.iter().any(|address| (range[0]..range[1]).contains(address));
+        } else if counts && first == "Rss:" {
+            sum += words.next().unwrap().parse::<usize>().unwrap() << 10;
+        }
+    }
+    sum
+}
+
+/// More than what lies beside the stacks, if the kernel has made their mapping one with a neighbour's.
+const STRAY: usize = 1 << 20;
+
+#[test]
+fn stacks_in_sum_are_what_smaps_says() {
+    let test = "stacks_in_sum_are_what_smaps_says";
+    let output = subprocess::in_child(test, &[], || {
+        const THREADS: usize = 2_000;
+
+        #[inline(never)]
+        fn descends(pages: usize) -> usize {
+            let mut page = [1_u8; 4096];
+            black_box(&mut page);
+            if pages == 0 {
+                uthread::park();
+                return (&raw const page).addr();
+            }
+            let address = descends(pages - 1);
+            black_box(&mut page);
+            address
+        }
+
+        let runtime = runtime(2);
+        let spawn = |i: usize| {
+            let builder = Builder::new().stack_size(128 << 10);
+            builder.spawn_in(&runtime, move || descends(i % 12)).unwrap()
+        };
+        let threads: Vec<_> = (0..THREADS).map(spawn).collect();
+        while runtime.threads().unwrap().iter().any(|t| t.state.reason() != Some(WaitReason::Park))
+        {
+            std::thread::yield_now();
+        }
+        let stacks = runtime.stacks().unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        threads.iter().for_each(|t| t.thread().unpark());
+        let addresses: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+        let smaps = in_smaps(&smaps, &addresses);
+        assert_eq!(stacks.threads, THREADS);
+        assert!(stacks.green.resident > THREADS * 5 * 4096, "{stacks:?}");
+        let range = stacks.green.resident..=stacks.green.resident + STRAY;
+        assert!(range.contains(&smaps), "{} of {smaps}", stacks.green.resident);
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
 }
 
 /// Threads come and go all the time; each one that is seen is whole.
@@ -247,7 +312,8 @@ fn a_dump_shows_where_threads_wait() {
             (0..100).map(|_| Builder::new().spawn_in(&runtime, waits_for_a_friend)).collect();
         let dump = loop {
             let dump = runtime.dump().unwrap();
-            if dump.threads.iter().all(|t| t.thread.state == ThreadState::Waiting("park")) {
+            if dump.threads.iter().all(|t| t.thread.state == ThreadState::Waiting(WaitReason::Park))
+            {
                 break dump;
             }
         };
@@ -342,12 +408,21 @@ fn a_dump_of_ten_thousand_threads_shows_each_ones_own_frames() {
             })
             .collect();
         // Until all are at the bottom.
-        let at_bottom =
-            |t: &ThreadInfo| t.state.reason() == Some("park") || t.stat.forced_switches > 0;
+        let at_bottom = |t: &ThreadInfo| {
+            t.state.reason() == Some(WaitReason::Park) || t.stat.forced_switches > 0
+        };
         while runtime.threads().unwrap().iter().any(|t| !at_bottom(t)) {
             std::thread::yield_now();
         }
-        let dump = runtime.dump().unwrap();
+        // A thread that gets no processor for some time, on a machine with other work, cannot be caught.
+        let dump = loop {
+            let dump = runtime.dump().unwrap();
+            if dump.threads.iter().all(|t| !t.frames.is_empty()) {
+                break dump;
+            }
+        };
+        // Also if an assertion fails: then, too, the hogs must end.
+        over.store(true, Ordering::Relaxed);
         assert_eq!(dump.threads.len(), THREADS);
         for dumped in &dump.threads {
             let depth: usize = dumped.thread.name.as_ref().unwrap().parse().unwrap();
@@ -358,7 +433,6 @@ fn a_dump_of_ten_thousand_threads_shows_each_ones_own_frames() {
             let computes = has_frame(dumped, "computes_for_ever");
             assert_eq!(computes, dumped.thread.state.reason().is_none());
         }
-        over.store(true, Ordering::Relaxed);
         threads.iter().for_each(|t| t.thread().unpark());
         threads.into_iter().for_each(|t| t.join().unwrap());
     });
@@ -373,7 +447,7 @@ fn a_thread_dumps_itself_and_its_siblings() {
             black_box(uthread::dump().unwrap())
         }
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
-        until_waits(&runtime, "parks", "park");
+        until_waits(&runtime, "parks", WaitReason::Park);
         let dump = spawn(&runtime, "dumps", dumps_its_own_runtime).join().unwrap();
         let find = |name| dump.threads.iter().find(|t| t.thread.name.as_deref() == Some(name));
         assert!(has_frame(find("parks").unwrap(), "waits_for_a_friend"), "{dump}");
@@ -383,26 +457,32 @@ fn a_thread_dumps_itself_and_its_siblings() {
     });
 }
 
+/// Sends the process `SIGQUIT`; what it writes to stderr until `is_all`.
+fn dumped_on_signal(is_all: impl Fn(&str) -> bool) -> String {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // SAFETY: the descriptor is the process's, and not closed meanwhile.
+    let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
+    let stderr = nix::unistd::dup(stderr).unwrap();
+    nix::unistd::dup2_stderr(&writer).unwrap();
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
+    let mut text = Vec::new();
+    while !is_all(&String::from_utf8_lossy(&text)) {
+        let mut some = [0; 4096];
+        let count = reader.read(&mut some).unwrap();
+        text.extend_from_slice(&some[..count]);
+    }
+    nix::unistd::dup2_stderr(&stderr).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
 #[test]
 fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     let test = "a_signal_has_all_threads_dumped_and_the_process_goes_on";
     let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
         let runtime = runtime(1);
         let parks = spawn(&runtime, "parks", waits_for_a_friend);
-        until_waits(&runtime, "parks", "park");
-        // What is written to stderr comes back here before it goes to where it went before.
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let stderr = nix::unistd::dup(std::io::stderr()).unwrap();
-        nix::unistd::dup2_stderr(&writer).unwrap();
-        nix::sys::signal::raise(nix::sys::signal::Signal::SIGQUIT).unwrap();
-        let mut text = Vec::new();
-        while !String::from_utf8_lossy(&text).contains("spawned at") {
-            let mut some = [0; 4096];
-            let count = reader.read(&mut some).unwrap();
-            text.extend_from_slice(&some[..count]);
-        }
-        nix::unistd::dup2_stderr(&stderr).unwrap();
-        eprintln!("{}", String::from_utf8_lossy(&text));
+        until_waits(&runtime, "parks", WaitReason::Park);
+        eprintln!("{}", dumped_on_signal(|text| text.contains("spawned at")));
         parks.thread().unpark();
         parks.join().unwrap();
     });
@@ -410,4 +490,69 @@ fn a_signal_has_all_threads_dumped_and_the_process_goes_on() {
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("thread 1 'parks': waiting (park)"), "{stderr}");
     assert!(stderr.contains("waits_for_a_friend"), "{stderr}");
+}
+
+#[test]
+fn a_dump_on_a_signal_waits_for_nobody_who_has_locked_stderr() {
+    let test = "a_dump_on_a_signal_waits_for_nobody_who_has_locked_stderr";
+    let output = subprocess::in_child(test, &[("UTHREAD_DUMP", "1")], || {
+        let runtime = runtime(1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let locks = spawn(&runtime, "locks", move || {
+            let locked = std::io::stderr().lock();
+            sender.send(()).unwrap();
+            uthread::park();
+            drop(locked);
+        });
+        receiver.recv().unwrap();
+        until_waits(&runtime, "locks", WaitReason::Park);
+        let stderr = dumped_on_signal(|text| text.contains("spawned at"));
+        locks.thread().unpark();
+        locks.join().unwrap();
+        eprintln!("{stderr}");
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("thread 1 'locks'"), "{stderr}");
+}
+
+/// The OS thread that writes dumps.
+fn writer_of_dumps() -> libc::pid_t {
+    let is_it = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "uthread-dump\n")
+    };
+    loop {
+        let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(Result::unwrap);
+        if let Some(task) = tasks.find(is_it) {
+            return task.file_name().to_str().unwrap().parse().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_dump_comes_after_a_signal_that_interrupts_system_calls() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+
+    let test = "a_dump_comes_after_a_signal_that_interrupts_system_calls";
+    let output = subprocess::in_child(test, &[], || {
+        use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+        let runtime = runtime(1);
+        let interrupts =
+            SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR1, &interrupts) }.unwrap();
+        uthread::dump_on_signal().unwrap();
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        for _ in 0..3 {
+            // SAFETY: a system call with numbers; the thread is the process's.
+            let sent = unsafe {
+                libc::syscall(libc::SYS_tgkill, libc::getpid(), writer_of_dumps(), libc::SIGUSR1)
+            };
+            assert_eq!(sent, 0);
+            dumped_on_signal(|text| text.contains("0 green threads"));
+        }
+        assert_eq!(open(), before);
+        drop(runtime);
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use uthread::trace::{Cause, Event, Operation, Reason, Recorder, Trace};
-use uthread::{Runtime, ThreadId};
+use uthread::trace::{Cause, Event, Reason, Recorder, Trace};
+use uthread::{Runtime, ThreadId, WaitReason};
 use watchdog::watched;
 
 /// Events that suffice for all that a test does.
@@ -36,6 +36,15 @@ fn wakes(trace: &Trace, woken: ThreadId) -> Vec<Cause> {
         _ => None,
     };
     trace.events().filter_map(|record| cause(record.event)).collect()
+}
+
+/// Why a thread left its worker, each time.
+fn reasons(trace: &Trace, left: ThreadId) -> Vec<Reason> {
+    let reason = |event| match event {
+        Event::SwitchOut { thread, reason, .. } if thread == left => Some(reason),
+        _ => None,
+    };
+    trace.events().filter_map(|record| reason(record.event)).collect()
 }
 
 #[test]
@@ -74,7 +83,9 @@ fn switches_in_the_trace_are_as_many_as_the_counters_say() {
         assert_eq!(count(&trace, |e| matches!(e, Event::SwitchIn { .. })), stats.switches);
         assert_eq!(count(&trace, |e| matches!(e, Event::SwitchOut { .. })), stats.switches);
         assert_eq!(count(&trace, left_for(Reason::Yield)), stats.yields);
-        assert_eq!(count(&trace, left_for(Reason::Park)), stats.parks);
+        let parks = [WaitReason::Park, WaitReason::Scope].map(Reason::Wait);
+        let parked = |e| parks.iter().any(|reason| left_for(*reason)(e));
+        assert_eq!(count(&trace, parked), stats.parks);
         assert_eq!(count(&trace, left_for(Reason::Interrupt)), stats.forced_switches);
         assert_eq!(count(&trace, |e| matches!(e, Event::Spawn { .. })), stats.spawned);
         assert_eq!(count(&trace, |e| matches!(e, Event::Steal { .. })), stats.steals);
@@ -141,6 +152,25 @@ fn who_unparks_and_who_is_joined_is_named_as_the_waker() {
 }
 
 #[test]
+fn a_thread_that_parks_is_told_from_one_that_joins_and_one_that_is_in_a_scope() {
+    // None ends before it is waited for.
+    let builder = Runtime::builder().workers(1).trace_events(PLENTY).preemption(false);
+    let runtime = builder.build().unwrap();
+    let id = watched(&runtime, || {
+        runtime.run(|| {
+            uthread::park_timeout(Duration::from_millis(1));
+            uthread::spawn(|| {}).join().unwrap();
+            uthread::scope(|s| {
+                s.spawn(|| {});
+            });
+            uthread::current().id()
+        })
+    });
+    let waits = [WaitReason::Park, WaitReason::Join, WaitReason::Scope].map(Reason::Wait);
+    assert_eq!(reasons(&runtime.trace(), id)[..3], waits);
+}
+
+#[test]
 fn a_wake_up_from_outside_and_one_from_another_runtime_are_told_apart() {
     let (here, other) = (runtime(1, PLENTY), runtime(1, PLENTY));
     let parks = || {
@@ -150,8 +180,7 @@ fn a_wake_up_from_outside_and_one_from_another_runtime_are_told_apart() {
         })
     };
     let is_parked = |id| {
-        let left = |event| matches!(event, Event::SwitchOut { thread, reason: Reason::Park, .. } if thread == id);
-        while count(&here.trace(), left) == 0 {
+        while !reasons(&here.trace(), id).contains(&Reason::Wait(WaitReason::Park)) {
             std::thread::yield_now();
         }
     };
@@ -190,8 +219,8 @@ fn waits_for_operations_and_for_time_are_told_with_what_ends_them() {
         })
     });
     let trace = runtime.trace();
-    for operation in [Operation::Accept, Operation::Connect, Operation::Recv, Operation::Send] {
-        let begun = count(&trace, left_for(Reason::Operation(operation)));
+    for operation in [WaitReason::Accept, WaitReason::Connect, WaitReason::Recv, WaitReason::Send] {
+        let begun = count(&trace, left_for(Reason::Wait(operation)));
         let completed = count(
             &trace,
             |e| matches!(e, Event::Wake { cause, .. } if cause == Cause::Completion(operation)),
@@ -199,9 +228,7 @@ fn waits_for_operations_and_for_time_are_told_with_what_ends_them() {
         assert_eq!((begun, completed), (1, 1), "{operation:?}");
     }
     assert!(wakes(&trace, id).ends_with(&[Cause::Timer, Cause::Timeout]));
-    let slept =
-        |e| matches!(e, Event::SwitchOut { thread, reason: Reason::Sleep, .. } if thread == id);
-    assert_eq!(count(&trace, slept), 1);
+    assert_eq!(count(&trace, left_for(Reason::Wait(WaitReason::Sleep))), 1);
     assert!(count(&trace, |e| e == Event::Sleep) > 0);
     assert!(count(&trace, |e| e == Event::Sleep) - count(&trace, |e| e == Event::Awake) <= 1);
 }

@@ -7,8 +7,9 @@ use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use clap::ValueEnum;
 
 use crate::Part;
+use crate::variants::Build;
 
-/// A child of one of the two kinds. It ends when this is dropped.
+/// A child. It ends when this is dropped.
 pub(crate) struct Child {
     process: process::Child,
     /// Taken when it shall end.
@@ -17,8 +18,8 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a part of a program, whose first line must say that it is of that kind.
-    pub(crate) fn start(program: &Path, part: Part, bare: bool) -> io::Result<Child> {
+    /// Starts a part of a program, whose first line must say that it is of that build.
+    pub(crate) fn start(program: &Path, part: Part, build: Build) -> io::Result<Child> {
         let part = part.to_possible_value().expect("no part is skipped");
         let mut process = Command::new(program)
             .args(["--child", part.get_name()])
@@ -28,14 +29,13 @@ impl Child {
         let orders = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("it is piped"));
         let mut child = Child { process, orders, answers };
-        let kind = child.answer()?;
-        assert_eq!(kind, format!("bare: {bare}"), "another build than was asked for");
+        assert_eq!(child.answer()?, build.name(), "another build than was asked for");
         Ok(child)
     }
 
     /// What a child says first.
     pub(crate) fn introduce() -> io::Result<()> {
-        writeln!(io::stdout(), "bare: {}", cfg!(uthread_bare))
+        writeln!(io::stdout(), "{}", Build::own().name())
     }
 
     pub(crate) fn id(&self) -> i32 {

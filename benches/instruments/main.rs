@@ -1,17 +1,22 @@
-//! What it costs that the runtime counts and times everything.
+//! What it costs that the runtime counts, times and records everything.
 //!
-//! `cargo bench --bench instruments` measures a build as it is against one with `--cfg uthread_bare`, in which accounts
-//! of time, counters and histograms do nothing and a switch does not read the clock. (Such a build is for this
-//! comparison only: preemption and shares go by times that are up to a round old.) It builds that one itself, into
-//! `target/bare`. This program measures in children of both kinds, in turns, on the same core: a switch ([`yields`]),
-//! and the server of the example `http` ([`http`]).
+//! `cargo bench --bench instruments` measures a build as it is against two others. One is without the flight recorder
+//! (`--cfg uthread_untraced`); in the other, besides, accounts of time, counters and histograms do nothing and a switch
+//! does not read the clock (`--cfg uthread_bare`). (Such builds are for this comparison only: in the last, preemption
+//! and shares go by times that are up to a round old.) It builds them itself, into `target/counting` and `target/bare`.
+//! This program measures in children of all three, in turns, on the same core: a switch ([`yields`]), and the server of
+//! the example `http` ([`http`]).
+//!
+//! `cargo bench --bench instruments -- witness` finds out whether the figures are true ([`witness`]).
 
 mod child;
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "other benchmarks use more of it")]
 mod common;
 mod http;
+mod load;
 mod variants;
+mod witness;
 mod yields;
 
 // The server that is measured.
@@ -36,7 +41,7 @@ use clap::{Parser, ValueEnum};
 
 use common::judge;
 
-/// Measures what counters, time accounts and histograms cost.
+/// Measures what counters, time accounts, histograms and the flight recorder cost, and whether they tell the truth.
 #[derive(Parser)]
 struct Args {
     /// Measure only these parts
@@ -59,6 +64,7 @@ struct Args {
 enum Part {
     Yield,
     Http,
+    Witness,
 }
 
 fn main() -> io::Result<ExitCode> {
@@ -66,16 +72,22 @@ fn main() -> io::Result<ExitCode> {
     match args.child {
         Some(Part::Yield) => return yields::measure_here().map(|()| ExitCode::SUCCESS),
         Some(Part::Http) => return http::serve_here().map(|()| ExitCode::SUCCESS),
+        Some(Part::Witness) => return witness::serve_here().map(|()| ExitCode::SUCCESS),
         None => {}
     }
-    let variants = variants::build()?;
     let wants = |part| args.parts.is_empty() || args.parts.contains(&part);
     let mut goals = Vec::new();
-    if wants(Part::Yield) {
-        goals.push(yields::measure(&variants, args.quick)?);
+    if wants(Part::Yield) || wants(Part::Http) {
+        let variants = variants::build()?;
+        if wants(Part::Yield) {
+            goals.extend(yields::measure(&variants, args.quick)?);
+        }
+        if wants(Part::Http) {
+            goals.push(http::measure(&variants, args.quick)?);
+        }
     }
-    if wants(Part::Http) {
-        goals.push(http::measure(&variants, args.quick)?);
+    if wants(Part::Witness) {
+        goals.extend(witness::measure(&std::env::current_exe()?, args.quick)?);
     }
     Ok(judge(&goals, args.check))
 }

@@ -200,7 +200,8 @@ pub(crate) fn totals() -> Totals {
     totals
 }
 
-/// Who is on the stacks of the process, slab by slab.
+/// Who is on the stacks of the process, slab by slab. Waits for a thread that cuts a stack, and may have been
+/// interrupted meanwhile: not for those whom others wait for.
 pub(crate) fn residents() -> Vec<&'static [Resident]> {
     let pools = lock(&POOLS).clone();
     let slabs = |pool: &&'static Pool| -> Vec<_> {

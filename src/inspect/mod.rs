@@ -29,7 +29,7 @@ mod serve;
 mod snapshot;
 mod socket;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +46,30 @@ const VARIABLE: &str = "UTHREAD_SOCKET";
 pub(crate) struct Opened {
     listener: UnixListener,
     file: socket::SocketFile,
+    /// If it is the one that the environment wants.
+    turn: Option<Turn>,
+}
+
+/// The right to be the runtime that serves where the environment says. Once it serves it is kept for good; if it does
+/// not start after all, another may.
+struct Turn(());
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+impl Turn {
+    fn take() -> Option<Turn> {
+        (!TAKEN.swap(true, Ordering::Relaxed)).then_some(Turn(()))
+    }
+
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TAKEN.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Opened {
@@ -58,22 +82,24 @@ impl Opened {
     ///
     /// Those of [`socket::open`], for a path that was given.
     pub(crate) fn wanted(path: Option<&Path>) -> io::Result<Option<Opened>> {
-        static DONE: AtomicBool = AtomicBool::new(false);
-        let open = |path| socket::open(path).map(|(listener, file)| Opened { listener, file });
+        let open =
+            |path| socket::open(path).map(|(listener, file)| Opened { listener, file, turn: None });
         if let Some(path) = path {
             return open(path).map(Some);
         }
         let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) else {
             return Ok(None);
         };
-        if DONE.swap(true, Ordering::Relaxed) {
-            return Ok(None);
+        let Some(turn) = Turn::take() else { return Ok(None) };
+        match open(Path::new(&path)) {
+            Ok(opened) => Ok(Some(Opened { turn: Some(turn), ..opened })),
+            Err(e) => {
+                // To be told once is enough. Nobody to tell is no reason to panic.
+                turn.keep();
+                let _ = writeln!(io::stderr(), "uthread: {VARIABLE}: {e}");
+                Ok(None)
+            }
         }
-        let opened = open(Path::new(&path));
-        if let Err(e) = &opened {
-            eprintln!("uthread: {VARIABLE}: {e}");
-        }
-        Ok(opened.ok())
     }
 
     /// Serves a runtime there.
@@ -82,6 +108,10 @@ impl Opened {
     ///
     /// There can be no more OS threads.
     pub(crate) fn serve(self, runtime: &Arc<Runtime>) -> io::Result<Server> {
-        Server::start(self.listener, self.file, runtime.clone())
+        let server = Server::start(self.listener, self.file, runtime.clone())?;
+        if let Some(turn) = self.turn {
+            turn.keep();
+        }
+        Ok(server)
     }
 }

@@ -4,6 +4,7 @@
 
 use super::protocol::{Column, SnapshotRequest};
 use crate::ThreadState;
+use crate::reason::WaitReason;
 use crate::roster::Survey;
 use crate::sched::{GroupId, MOST_GROUPS};
 use crate::worker::census::Entry;
@@ -52,7 +53,7 @@ pub(super) fn select(
         Column::Name => sorted.by(|place| entries[place].name.as_deref()),
         Column::State => sorted.by(|place| {
             let state = Survey::state(&entries[place]);
-            (state.name(), state.reason())
+            (state.name(), state.reason().map(WaitReason::name))
         }),
         Column::Group => sorted.by(|place| groups.get(entries[place].group)),
         Column::Worker => sorted.by(|place| entries[place].worker),
@@ -121,7 +122,7 @@ impl<'a> Search<'a> {
         entry.name.as_deref().is_some_and(|name| self.is_in(name))
             || self.is_in(groups.get(entry.group))
             || self.is_in(state.name())
-            || state.reason().is_some_and(|reason| self.is_in(reason))
+            || state.reason().is_some_and(|reason| self.is_in(reason.name()))
             || self.begins(entry.number)
             || self.is_in(entry.spawned_at.file())
     }

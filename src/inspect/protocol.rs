@@ -167,7 +167,7 @@ pub struct Census {
 pub struct WorkerRow {
     /// Its index.
     pub index: usize,
-    /// The part of the interval in which it ran threads.
+    /// The part of the interval in which it was busy; see [`WorkerStat::busy`](crate::WorkerStat::busy).
     pub busy: f64,
     /// Threads that wait there for their turns.
     pub queued: usize,
@@ -182,7 +182,7 @@ pub struct WorkerRow {
 pub struct TimesRow {
     /// The histogram's name, without the unit: `run_delay`, `wakeup_latency`, `slice_length`, `op_latency`.
     pub name: String,
-    /// The op, where there is a histogram for each: `accept`, `connect`, `recv`, `send`.
+    /// The op, where there is a histogram for each, named as the system call.
     pub op: Option<String>,
     /// How many there were since the runtime's start.
     pub total: u64,

@@ -14,9 +14,9 @@ use super::protocol::{
 };
 use crate::roster::{Frame, Names, Survey, ThreadInfo};
 use crate::sched::MOST_GROUPS;
-use crate::stats::{Histogram, Metric, MetricValue, Stats};
+use crate::stats::{Histogram, Metric, MetricValue, Stats, WorkerStat};
 use crate::time::now;
-use crate::worker::census::{self, Entry};
+use crate::worker::census::Entry;
 use crate::worker::group::Member;
 use crate::worker::{Runtime, State};
 
@@ -61,7 +61,7 @@ impl View {
 
 struct Seen {
     at: u64,
-    /// Run times by index.
+    /// Busy times by index.
     workers: Vec<Duration>,
     /// By index.
     groups: Vec<GroupUse>,
@@ -136,7 +136,7 @@ impl Inspector {
         let rows = infos.into_iter().zip(&places).map(|(info, place)| row(info, shares[*place]));
         let rows = rows.collect();
 
-        let uses = census::workers(&self.runtime);
+        let workers: Vec<_> = self.runtime.workers().iter().map(WorkerStat::of).collect();
         let stats = Stats::of(&self.runtime);
         let (groups, group_uses) = self.groups(&groups, last, interval);
         let mut snapshot = Snapshot {
@@ -146,7 +146,7 @@ impl Inspector {
             interval_ns: interval,
             took_ns: 0,
             cpu_ns: 0,
-            workers: worker_rows(&uses, &running, last, interval),
+            workers: worker_rows(&workers, &running, last, interval),
             groups,
             counters: counters(&stats),
             times: times(&stats, last.map(|last| &last.stats)),
@@ -155,7 +155,7 @@ impl Inspector {
         };
         view.add(Seen {
             at,
-            workers: uses.iter().map(|used| used.run_time).collect(),
+            workers: workers.iter().map(|worker| worker.busy).collect(),
             groups: group_uses,
             threads: entries.iter().map(|entry| (entry.number, entry.stat.run_time)).collect(),
             stats,
@@ -213,17 +213,18 @@ fn shares(entries: &[Entry], last: Option<&Seen>, at: u64, interval: u64) -> Vec
 }
 
 fn worker_rows(
-    uses: &[census::WorkerUse],
+    workers: &[WorkerStat],
     running: &[&Entry],
     last: Option<&Seen>,
     interval: u64,
 ) -> Vec<WorkerRow> {
-    let row = |(index, used): (usize, &census::WorkerUse)| {
+    let row = |worker: &WorkerStat| {
+        let index = worker.index;
         let before = last.and_then(|last| last.workers.get(index)).copied().unwrap_or_default();
-        let busy = share(used.run_time.saturating_sub(before), interval);
-        WorkerRow { index, busy, queued: used.queued, ..WorkerRow::default() }
+        let busy = share(worker.busy.saturating_sub(before), interval);
+        WorkerRow { index, busy, queued: worker.queued as usize, ..WorkerRow::default() }
     };
-    let mut rows: Vec<_> = uses.iter().enumerate().map(row).collect();
+    let mut rows: Vec<_> = workers.iter().map(row).collect();
     for entry in running {
         if let Some(row) = entry.worker.and_then(|index| rows.get_mut(index)) {
             row.thread = Some(entry.number);
@@ -315,7 +316,7 @@ fn row(info: ThreadInfo, share: f64) -> ThreadRow {
         id: info.id.as_u64().get(),
         name: info.name,
         state: info.state.name().to_owned(),
-        reason: info.state.reason().map(str::to_owned),
+        reason: info.state.reason().map(|reason| reason.to_string()),
         group: info.group,
         worker: info.worker,
         share,

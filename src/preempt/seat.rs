@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering, 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::pin::Pins;
-use super::probe::{Probe, Snapshot};
+use super::probe::{Missed, Probe, Snapshot};
 use crate::arch::{Interrupted, Position};
 use crate::context::overflow::AlternateStack;
 use crate::context::stack::Stack;
@@ -285,11 +285,15 @@ impl Seat {
         self.running.load(Ordering::Relaxed).addr()
     }
 
-    /// The stack of the thread that runs now, if the OS thread can be interrupted. One caller at a time.
-    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+    /// The stack of the thread that runs now, if the OS thread can be interrupted.
+    ///
+    /// # Errors
+    ///
+    /// See [`Missed`].
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Missed> {
         if self.token().is_null() {
             // Nobody listens.
-            return None;
+            return Err(Missed::Silent);
         }
         self.probe.ask(self)
     }
@@ -369,7 +373,7 @@ impl Seat {
         Ok(pins)
     }
 
-    /// The signal has come; `None` in the middle of a handler of the program's.
+    /// The signal has come; `None` in the middle of a handler of the program's, and where there are no detours.
     fn interrupted(&self, interrupted: Option<Interrupted>, by_timer: bool) {
         let host = self.host.get().expect("a seat in the table has a host");
         // SAFETY: the host outlives the seat.
@@ -386,9 +390,10 @@ impl Seat {
             Ok(pins) => {
                 if let Verdict::Leave(word) = host.judge(interrupted.in_system_call()) {
                     pins.adopt();
-                    // SAFETY: there is a host, hence detours are available; `examine` found that there is
-                    // room, and the thread is where the ABI lets functions be called, below the red zone. Words
-                    // are those of `Leave` that hosts give for interrupted threads, small numbers.
+                    // SAFETY: `on_signal` makes what was interrupted known only where detours are available;
+                    // `examine` found that there is room, and the thread is where the ABI lets functions be
+                    // called, below the red zone. Words are those of `Leave` that hosts give for interrupted
+                    // threads, small numbers.
                     unsafe { interrupted.detour(word) };
                 }
             }
@@ -451,8 +456,10 @@ extern "C" fn on_signal(
         && let Some((seat, on_alternate_stack)) = own_seat(token)
     {
         let _errno = super::KeepErrno::new();
-        // SAFETY: it is the handler's argument.
-        let interrupted = on_alternate_stack.then(|| unsafe { Interrupted::new(context) });
+        let is_known = on_alternate_stack && super::available().is_ok();
+        // (It is known since the runtime started: nobody is waited for.)
+        // SAFETY: it is the handler's argument, and detours are available.
+        let interrupted = is_known.then(|| unsafe { Interrupted::new(context) });
         seat.interrupted(interrupted, code == libc::SI_TIMER);
         return;
     }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 use super::timer;
-use crate::trace::Operation;
+use crate::reason::WaitReason;
 
 /// One operation, in the terms of the system call of the same name. Who submits it vouches for the
 /// pointers until its completion.
@@ -30,15 +30,16 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// What recordings and statistics call it.
-    pub(crate) fn operation(&self) -> Operation {
+    /// What its thread waits for.
+    #[inline]
+    pub(crate) fn reason(&self) -> WaitReason {
         match self {
-            Request::Accept { .. } => Operation::Accept,
-            Request::Connect { .. } => Operation::Connect,
-            Request::Recv { .. } => Operation::Recv,
-            Request::Send { .. } => Operation::Send,
-            Request::RecvMsg { .. } => Operation::RecvMsg,
-            Request::SendMsg { .. } => Operation::SendMsg,
+            Request::Accept { .. } => WaitReason::Accept,
+            Request::Connect { .. } => WaitReason::Connect,
+            Request::Recv { .. } => WaitReason::Recv,
+            Request::Send { .. } => WaitReason::Send,
+            Request::RecvMsg { .. } => WaitReason::RecvMsg,
+            Request::SendMsg { .. } => WaitReason::SendMsg,
         }
     }
 }
@@ -50,7 +51,7 @@ pub(crate) struct Op<W> {
     /// Who waits.
     pub(crate) waiter: W,
     /// What it is, for recordings and statistics.
-    pub(crate) operation: Operation,
+    pub(crate) reason: WaitReason,
     /// Since when it is under way, in nanoseconds, if it is. For statistics.
     pub(crate) begun: Cell<Option<u64>>,
     /// The kernel's result: not negative, or a negated errno.
@@ -72,10 +73,10 @@ pub(super) struct Cancel<W> {
 }
 
 impl<W> Op<W> {
-    pub(crate) fn new(waiter: W, operation: Operation) -> Op<W> {
+    pub(crate) fn new(waiter: W, reason: WaitReason) -> Op<W> {
         Op {
             waiter,
-            operation,
+            reason,
             begun: Cell::new(None),
             result: Cell::new(0),
             timer: Cell::new(None),

@@ -348,7 +348,7 @@ fn explain(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Operation;
+    use crate::reason::WaitReason;
     use nix::sys::eventfd::EventFd;
     use std::io::Write;
     use std::os::fd::AsFd;
@@ -370,7 +370,7 @@ mod tests {
         let mut ring = Uring::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         let (here, mut there) = UnixStream::pair().unwrap();
         let mut buffer = [0; 8];
-        let op = Op::new((), Operation::Recv);
+        let op = Op::new((), WaitReason::Recv);
         // SAFETY: op and buffer outlive the loop, which ends with the completion.
         unsafe { ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)) }.unwrap();
         ring.poll(Wait::No, |_| panic!("nothing was sent"));
@@ -389,7 +389,7 @@ mod tests {
         let mut ring = Uring::new(4, waker.as_fd(), waker.as_fd()).unwrap();
         let (here, _there) = UnixStream::pair().unwrap();
         let mut buffer = [0; 8];
-        let op = Op::new((), Operation::Recv);
+        let op = Op::new((), WaitReason::Recv);
         // SAFETY: op and buffer outlive the loop, which ends with the completion.
         unsafe {
             ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)).unwrap();
@@ -410,7 +410,7 @@ mod tests {
         let mut ring = Uring::new(2, waker.as_fd(), waker.as_fd()).unwrap();
         let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
         let mut buffers = [[0_u8; 1]; 100];
-        let ops: Vec<Op<usize>> = (0..100).map(|i| Op::new(i, Operation::Recv)).collect();
+        let ops: Vec<Op<usize>> = (0..100).map(|i| Op::new(i, WaitReason::Recv)).collect();
         for (i, op) in ops.iter().enumerate() {
             // SAFETY: all outlive the loop below, which ends with the last completion.
             unsafe { ring.submit(NonNull::from(op), &recv(&pairs[i].0, &mut buffers[i])) }.unwrap();
@@ -448,7 +448,7 @@ mod tests {
         for on in [false, true, false] {
             ring.raise_alarms(on);
             let mut buffer = [0; 8];
-            let op = Op::new((), Operation::Recv);
+            let op = Op::new((), WaitReason::Recv);
             // SAFETY: op and buffer outlive the loop, which ends with the completion.
             unsafe { ring.submit(NonNull::from(&op), &recv(&here, &mut buffer)) }.unwrap();
             ring.poll(Wait::No, |_| panic!("nothing was sent"));

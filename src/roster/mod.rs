@@ -27,6 +27,7 @@ pub use signal::dump_on_signal;
 pub(crate) use survey::{Names, Survey};
 pub use usage::{StackTotals, StackUsage};
 
+use crate::reason::WaitReason;
 use crate::runtime::{self, Runtime};
 use crate::stats::SchedStat;
 use crate::thread::ThreadId;
@@ -42,9 +43,8 @@ pub enum ThreadState {
     Running,
     /// It waits for its turn.
     Runnable,
-    /// It waits for something else, by name: a time (`"sleep"`), another thread (`"join"`, `"scope"`, `"park"`), an
-    /// op (`"recv"`, `"send"`, `"accept"`, …).
-    Waiting(&'static str),
+    /// It waits for something else.
+    Waiting(WaitReason),
     /// It is blocked in the kernel, or in [`blocking`](crate::blocking), on a helper or on its way there.
     Blocked,
 }
@@ -61,7 +61,7 @@ impl ThreadState {
     }
 
     /// What it waits for, if it does.
-    pub fn reason(self) -> Option<&'static str> {
+    pub fn reason(self) -> Option<WaitReason> {
         match self {
             ThreadState::Waiting(reason) => Some(reason),
             _ => None,
@@ -114,7 +114,7 @@ pub struct ThreadInfo {
 /// # while uthread::stats().parks == 0 { std::thread::yield_now() }
 /// let threads = uthread::threads()?;
 /// let patient = threads.iter().find(|t| t.name.as_deref() == Some("patient")).unwrap();
-/// assert_eq!(patient.state, uthread::ThreadState::Waiting("park"));
+/// assert_eq!(patient.state, uthread::ThreadState::Waiting(uthread::WaitReason::Park));
 /// assert_eq!(patient.spawned_at.file(), file!());
 /// waits.thread().unpark();
 /// # waits.join().unwrap();
@@ -206,7 +206,7 @@ fn describe(entry: Entry, pages: &usage::PageMap, now: u64) -> io::Result<Thread
 fn state_of(entry: &Entry) -> ThreadState {
     match entry.state {
         State::Running => ThreadState::Running,
-        State::Waiting => ThreadState::Waiting(entry.reason.map_or("nothing", |r| r.name())),
+        State::Waiting => ThreadState::Waiting(entry.reason),
         State::Helped => ThreadState::Blocked,
         State::New | State::Queued | State::Ended => ThreadState::Runnable,
     }

@@ -4,19 +4,22 @@
 //! Ctrl-\ and at which the virtual machines of Java and Go dump their threads, too. It ends processes by default, so
 //! nothing is lost by taking it. The handler only rings a bell; an OS thread that does nothing else writes.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::panic::catch_unwind;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::dump;
 use crate::worker::Runtime;
 
-/// The bell's descriptor, for the handler.
-static BELL: AtomicI32 = AtomicI32::new(-1);
+/// Rung by the handler, which may come at any time until the process ends: never closed.
+static BELL: OnceLock<EventFd> = OnceLock::new();
 
 /// From now on the process, when it gets `SIGQUIT` (Ctrl-\ in a terminal, `kill -QUIT`), writes to stderr what all its
 /// green threads are doing, as [`dump`](fn@crate::dump) shows it, and goes on.
@@ -61,12 +64,8 @@ pub(crate) fn as_environment_says() {
 
 fn install() -> io::Result<()> {
     let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
-    BELL.store(bell.as_raw_fd(), Ordering::Relaxed);
-    std::thread::Builder::new().name("uthread-dump".to_owned()).spawn(move || {
-        while bell.read().is_ok() {
-            let _ = write_all(&mut io::stderr());
-        }
-    })?;
+    let bell = BELL.get_or_init(|| bell);
+    std::thread::Builder::new().name("uthread-dump".to_owned()).spawn(move || answer(bell))?;
     let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::Handler(ring), flags, SigSet::empty());
     // SAFETY: the handler is async-signal-safe.
@@ -76,18 +75,49 @@ fn install() -> io::Result<()> {
 
 extern "C" fn ring(_signal: libc::c_int) {
     let _errno = crate::preempt::KeepErrno::new();
+    let Some(bell) = BELL.get() else { return };
     let one = 1_u64;
-    // SAFETY: eight bytes that are valid; the descriptor is never closed. write(2) is async-signal-safe.
-    unsafe { libc::write(BELL.load(Ordering::Relaxed), (&raw const one).cast(), size_of::<u64>()) };
+    // SAFETY: eight bytes that are valid. write(2) is async-signal-safe.
+    unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
+}
+
+/// The life of the thread that writes.
+fn answer(bell: &EventFd) {
+    // The program's signals are for the program's threads. What it blocks in all of them still has to come through, and
+    // faults are told by those who tell them elsewhere.
+    let mut signals = SigSet::all();
+    [Signal::SIGQUIT, Signal::SIGSEGV, Signal::SIGBUS].into_iter().for_each(|s| signals.remove(s));
+    // It fails for what is no set of signals only.
+    let _ = signals.thread_set_mask();
+    loop {
+        match bell.read() {
+            Ok(_) => {
+                // A panic is a bug of this crate, told by its hook. The next one may do better.
+                let _ = catch_unwind(|| write_all(&mut *stderr()));
+            }
+            Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The descriptor. Not [`io::stderr`], whose lock a thread may hold that is stuck: this is about such threads.
+fn stderr() -> ManuallyDrop<File> {
+    // SAFETY: it is not closed by this, and what else may become of it is an error when it is written to.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDERR_FILENO) })
 }
 
 /// Writes what the threads of all runtimes do.
 fn write_all(to: &mut impl Write) -> io::Result<()> {
     for runtime in Runtime::all() {
         match dump::take(&runtime) {
-            Ok(dump) => write!(to, "uthread: runtime '{}': {dump}", runtime.name())?,
+            // At once: a file has no buffer, and others write there, too.
+            Ok(dump) => {
+                let text = format!("uthread: runtime '{}': {dump}", runtime.name());
+                to.write_all(text.as_bytes())?;
+            }
             Err(e) => writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?,
         }
     }
-    to.flush()
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! **One table.** Each metric is declared once, in [`table`]: its name, its kind, where it is counted, and a sentence
 //! that says what it is. From that come the words that are counted in ([`words`]), the snapshot that is given
-//! out ([`Stats`]; of groups and threads, [`SchedStat`]), their documentation and their text, and what
+//! out ([`Stats`]; of workers, [`WorkerStat`]; of groups and threads, [`SchedStat`]), their documentation and their text, and what
 //! exporters see ([`Stats::metrics`]).
 //!
 //! **Cost.** Each worker counts for itself in plain memory words that it alone writes: no locked instruction and
@@ -10,8 +10,10 @@
 //! anyway. A reader sums up whenever it likes; since words are read one after the other while workers go on, sums may
 //! differ by what happened meanwhile.
 //!
-//! - [`histogram`]: distributions of times. - `prometheus`: the text for monitoring systems.
+//! - [`busy`]: how long workers were busy. - [`histogram`]: distributions of times. - `prometheus`: the text for
+//!   monitoring systems.
 
+mod busy;
 mod histogram;
 #[cfg(feature = "prometheus")]
 mod prometheus;
@@ -22,12 +24,12 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::context::pool;
-use crate::worker::Runtime;
+use crate::worker::{Runtime, Worker};
 
 pub use histogram::Histogram;
 #[cfg(feature = "prometheus")]
 pub(crate) use prometheus::prometheus;
-pub use table::{OpLatency, SchedStat, Stats};
+pub use table::{OpLatency, SchedStat, Stats, WorkerStat};
 pub(crate) use table::{RuntimeCounters, WorkerCounters};
 pub(crate) use words::Counter;
 
@@ -141,6 +143,24 @@ impl SchedStat {
     }
 }
 
+impl WorkerStat {
+    pub(crate) fn of(worker: &Worker) -> WorkerStat {
+        WorkerStat {
+            index: worker.index(),
+            os_thread: worker.os_thread(),
+            queued: worker.queue_length() as u64,
+            busy: worker.counters.busy.get(),
+            switches: worker.counters.switches.get(),
+            sleeps: worker.counters.sleeps.get(),
+        }
+    }
+
+    /// All figures, one after the other.
+    pub fn metrics(&self) -> impl Iterator<Item = (&'static Metric, MetricValue<'_>)> {
+        WorkerStat::TABLE.iter().map(|row| row.of(self))
+    }
+}
+
 /// Where gauges are read.
 struct Source<'a> {
     runtime: &'a Runtime,
@@ -176,13 +196,14 @@ impl fmt::Display for Stats {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::trace::Operation;
+    use crate::reason::WaitReason;
 
     #[test]
     fn names_say_units_and_none_is_there_twice() {
         let stats = Stats::default();
-        let of_groups = SchedStat::default();
-        let all: Vec<_> = stats.metrics().chain(of_groups.metrics()).collect();
+        let (of_workers, of_groups) = (WorkerStat::default(), SchedStat::default());
+        let of_each = of_workers.metrics().chain(of_groups.metrics());
+        let all: Vec<_> = stats.metrics().chain(of_each).collect();
         for (i, (metric, value)) in all.iter().enumerate() {
             let is_time = matches!(value, MetricValue::Time(_) | MetricValue::Histogram(_));
             assert_eq!(metric.name.ends_with("_seconds"), is_time, "{metric:?}");
@@ -207,7 +228,7 @@ mod tests {
                 .iter()
                 .all(|m| m.help == of_ops[0][0].help && m.kind == MetricKind::Histogram)
         );
-        assert_eq!(of_ops[0].len(), 4);
+        assert_eq!(of_ops[0].len(), WaitReason::OPERATIONS);
     }
 
     #[test]
@@ -219,12 +240,12 @@ mod tests {
         words.add_to(&mut earlier);
         words.switches.step();
         words.run_delay.record(1_000);
-        words.op_latency(Operation::RecvMsg).record(50_000);
+        words.op_latency(WaitReason::RecvMsg).record(50_000);
         let mut later = Stats { threads_live: 5, ..Stats::default() };
         words.add_to(&mut later);
         let between = later.since(&earlier);
         assert_eq!((between.switches, between.threads_live), (1, 5));
-        assert_eq!((between.run_delay.count(), between.op_latency.recv.count()), (1, 1));
+        assert_eq!((between.run_delay.count(), between.op_latency.recvmsg.count()), (1, 1));
         assert_eq!(between.run_delay.sum(), Duration::from_nanos(1_000));
         assert_eq!(earlier.since(&later).switches, 0, "saturates");
     }

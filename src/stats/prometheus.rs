@@ -17,18 +17,20 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{Histogram, Metric, MetricKind, MetricValue, SchedStat, Stats};
+use super::{Histogram, Metric, MetricKind, MetricValue, Row, SchedStat, Stats, WorkerStat};
 
-/// The text for one runtime: its figures, and those of groups by their names.
+/// The text for one runtime: its figures, those of workers by their indices, and those of groups by their names.
 pub(crate) fn prometheus(
     stats: Stats,
+    workers: Vec<WorkerStat>,
     groups: impl Iterator<Item = (String, SchedStat)>,
 ) -> String {
     let mut by_name: BTreeMap<String, SchedStat> = BTreeMap::new();
     // Names need not differ, but series do.
     groups.for_each(|(name, stat)| by_name.entry(name).or_default().add(&stat));
     let mut registry = Registry::with_prefix("uthread");
-    registry.register_collector(Box::new(Snapshot { stats, groups: by_name }));
+    let workers = workers.into_iter().map(|worker| (worker.index.to_string(), worker)).collect();
+    registry.register_collector(Box::new(Snapshot { stats, workers, groups: by_name }));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry).expect("a string takes all");
     text
@@ -37,6 +39,7 @@ pub(crate) fn prometheus(
 #[derive(Debug)]
 struct Snapshot {
     stats: Stats,
+    workers: Vec<(String, WorkerStat)>,
     groups: BTreeMap<String, SchedStat>,
 }
 
@@ -50,16 +53,27 @@ impl Collector for Snapshot {
                 encode(metric.kind, value, described.encode_family(&labels)?)?;
             }
         }
-        for (i, (metric, _)) in SchedStat::default().metrics().enumerate() {
-            let mut described = describe(&mut encoder, metric)?;
-            for (name, stat) in &self.groups {
-                let (_, value) = stat.metrics().nth(i).expect("all have the same metrics");
-                let label = [("group", name.as_str())];
-                encode(metric.kind, &value, described.encode_family(&label)?)?;
-            }
-        }
-        Ok(())
+        let workers = self.workers.iter().map(|(index, worker)| (index, worker));
+        encode_each(WorkerStat::TABLE, "worker", workers, &mut encoder)?;
+        encode_each(SchedStat::TABLE, "group", self.groups.iter(), &mut encoder)
     }
+}
+
+/// The metrics of each of several, told apart by the label with this key.
+fn encode_each<'a, S: 'a>(
+    table: &'static [Row<S>],
+    key: &str,
+    all: impl Iterator<Item = (&'a String, &'a S)> + Clone,
+    encoder: &mut DescriptorEncoder,
+) -> fmt::Result {
+    for row in table {
+        let mut described = describe(encoder, &row.metric)?;
+        for (label, stat) in all.clone() {
+            let (metric, value) = row.of(stat);
+            encode(metric.kind, &value, described.encode_family(&[(key, label.as_str())])?)?;
+        }
+    }
+    Ok(())
 }
 
 fn describe<'a>(

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::busy::Busy;
 use super::histogram::Histogram;
 use super::words::{Counter, SharedCounter, Times};
 use super::{Metric, MetricKind, MetricValue, Row, Source, Value};
-use crate::trace::Operation;
+use crate::reason::{WaitReason, with_operations};
 
 /// One row of the table.
 macro_rules! row {
@@ -22,37 +23,48 @@ macro_rules! row {
     };
 }
 
+/// What is counted for each operation, by their numbers.
+#[derive(Debug)]
+struct OpTimes([Times; WaitReason::OPERATIONS]);
+
+impl Default for OpTimes {
+    fn default() -> OpTimes {
+        OpTimes(std::array::from_fn(|_| Times::default()))
+    }
+}
+
 macro_rules! metrics {
-    (
+    ({
         gauges($source:ident) { $($(#[doc = $gauge_doc:literal])+ $gauge:ident = $gauge_value:expr,)+ }
         counters of workers and outside { $($(#[doc = $both_doc:literal])+ $both:ident,)+ }
         counters of workers { $($(#[doc = $worker_doc:literal])+ $worker:ident,)+ }
+        times of workers { $($(#[doc = $time_doc:literal])+ $time:ident: $clock:ident as $time_name:literal,)+ }
         counters of runtimes { $($(#[doc = $runtime_doc:literal])+ $runtime:ident,)+ }
         histograms { $($(#[doc = $times_doc:literal])+ $times:ident as $times_name:literal,)+ }
-        ops { $(#[doc = $op_doc:literal])+ $ops:ident as $ops_name:literal { $($($kind:ident)|+ => $op:ident,)+ } }
-    ) => {
+        histograms of operations { $(#[doc = $op_doc:literal])+ $ops:ident as $ops_name:literal }
+    } $($kind:ident $op:ident,)+) => {
         /// What one worker counts.
         #[derive(Debug, Default)]
         pub(crate) struct WorkerCounters {
             $($(#[doc = $both_doc])+ pub(crate) $both: Counter,)+
             $($(#[doc = $worker_doc])+ pub(crate) $worker: Counter,)+
+            $($(#[doc = $time_doc])+ pub(crate) $time: $clock,)+
             $($(#[doc = $times_doc])+ pub(crate) $times: Times,)+
-            $($op: Times,)+
+            $ops: OpTimes,
         }
 
         impl WorkerCounters {
-            /// How long ops of a kind took.
-            pub(crate) fn $ops(&self, kind: Operation) -> &Times {
-                match kind {
-                    $($(Operation::$kind)|+ => &self.$op,)+
-                }
+            /// How long ops of a kind took; it must be one of an operation.
+            pub(crate) fn $ops(&self, kind: WaitReason) -> &Times {
+                &self.$ops.0[kind as usize]
             }
 
             pub(super) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$both += self.$both.get();)+
                 $(stats.$worker += self.$worker.get();)+
+                $(stats.$time += self.$time.get();)+
                 $(self.$times.add_to(&mut stats.$times);)+
-                $(self.$op.add_to(&mut stats.$ops.$op);)+
+                $(self.$ops(WaitReason::$kind).add_to(&mut stats.$ops.$op);)+
             }
         }
 
@@ -80,6 +92,7 @@ macro_rules! metrics {
             $($(#[doc = $gauge_doc])+ pub $gauge: u64,)+
             $($(#[doc = $both_doc])+ pub $both: u64,)+
             $($(#[doc = $worker_doc])+ pub $worker: u64,)+
+            $($(#[doc = $time_doc])+ pub $time: Duration,)+
             $($(#[doc = $runtime_doc])+ pub $runtime: u64,)+
             $($(#[doc = $times_doc])+ pub $times: Histogram,)+
             $(#[doc = $op_doc])+
@@ -100,6 +113,7 @@ macro_rules! metrics {
                 $(row!(Gauge, stringify!($gauge), None, concat!($($gauge_doc),+), |s| s.$gauge.value()),)+
                 $(row!(Counter, stringify!($both), None, concat!($($both_doc),+), |s| s.$both.value()),)+
                 $(row!(Counter, stringify!($worker), None, concat!($($worker_doc),+), |s| s.$worker.value()),)+
+                $(row!(Counter, $time_name, None, concat!($($time_doc),+), |s| s.$time.value()),)+
                 $(row!(Counter, stringify!($runtime), None, concat!($($runtime_doc),+), |s| s.$runtime.value()),)+
                 $(row!(Histogram, $times_name, None, concat!($($times_doc),+), |s| MetricValue::Histogram(&s.$times)),)+
                 $(row!(
@@ -128,6 +142,7 @@ macro_rules! metrics {
                     $($gauge: self.$gauge,)+
                     $($both: self.$both.less(earlier.$both),)+
                     $($worker: self.$worker.less(earlier.$worker),)+
+                    $($time: self.$time.less(earlier.$time),)+
                     $($runtime: self.$runtime.less(earlier.$runtime),)+
                     $($times: self.$times.since(&earlier.$times),)+
                     $ops: OpLatency { $($op: self.$ops.$op.since(&earlier.$ops.$op),)+ },
@@ -137,7 +152,7 @@ macro_rules! metrics {
     };
 }
 
-metrics! {
+with_operations!(metrics {
     gauges(of) {
         /// Workers of the runtime.
         workers = of.runtime.workers().len() as u64,
@@ -200,6 +215,11 @@ metrics! {
         /// Ops completed.
         completions,
     }
+    times of workers {
+        /// Time that workers were busy: that they did not sleep in the kernel. Time in the scheduler and in the kernel's
+        /// network stack is in it, which no thread's run time has.
+        busy: Busy as "busy_seconds",
+    }
     counters of runtimes {
         /// Signals sent to a worker because a thread was woken from outside while a long turn went on.
         wake_signals,
@@ -216,65 +236,106 @@ metrics! {
         /// Length of turns: times that a worker ran one thread without a switch.
         slice_length as "slice_length_seconds",
     }
-    ops {
+    histograms of operations {
         /// Time from the beginning of an op to its thread's being runnable, what it waited for included.
-        op_latency as "op_latency_seconds" {
-            Accept => accept,
-            Connect => connect,
-            Recv | RecvMsg => recv,
-            Send | SendMsg => send,
-        }
+        op_latency as "op_latency_seconds"
     }
-}
+});
 
-macro_rules! group_metrics {
-    ($($(#[doc = $doc:literal])+ $field:ident: $value:ident as $name:literal,)+) => {
-        /// What a thread or a group has used.
-        ///
-        /// As the kernel's schedstat, of a green thread ([`schedstat`](crate::schedstat)) or of a group
-        /// ([`Group::stats`](crate::Group::stats)). Time that a thread spends on a helper, blocked in the kernel, is
-        /// not in it.
+/// Figures of each of several: workers, threads, groups.
+macro_rules! metrics_of_each {
+    (
+        $(#[doc = $about:literal])+
+        $stat:ident
+        who { $($(#[doc = $who_doc:literal])+ $who:ident: $who_type:ty,)* }
+        gauges { $($(#[doc = $gauge_doc:literal])+ $gauge:ident: $gauge_type:ty as $gauge_name:literal,)* }
+        counters { $($(#[doc = $doc:literal])+ $field:ident: $type:ty as $name:literal,)+ }
+    ) => {
+        $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
-        pub struct SchedStat {
-            $($(#[doc = $doc])+ pub $field: $value,)+
+        pub struct $stat {
+            $($(#[doc = $who_doc])+ pub $who: $who_type,)*
+            $($(#[doc = $gauge_doc])+ pub $gauge: $gauge_type,)*
+            $($(#[doc = $doc])+ pub $field: $type,)+
         }
 
-        impl SchedStat {
-            pub(super) const TABLE: &[Row<SchedStat>] = &[
+        impl $stat {
+            pub(super) const TABLE: &[Row<$stat>] = &[
+                $(row!(Gauge, $gauge_name, None, concat!($($gauge_doc),+), |s| s.$gauge.value()),)*
                 $(row!(Counter, $name, None, concat!($($doc),+), |s| s.$field.value()),)+
             ];
 
-            /// What was used since an earlier reading of the same.
+            /// What was counted since an earlier reading of the same; states are those of this reading.
             #[must_use]
-            pub fn since(&self, earlier: &SchedStat) -> SchedStat {
-                SchedStat { $($field: self.$field.less(earlier.$field),)+ }
+            pub fn since(&self, earlier: &$stat) -> $stat {
+                $stat {
+                    $($who: self.$who,)*
+                    $($gauge: self.$gauge,)*
+                    $($field: self.$field.less(earlier.$field),)+
+                }
             }
 
             /// Adds what another one has used.
             #[cfg(feature = "prometheus")]
-            pub(super) fn add(&mut self, other: &SchedStat) {
+            #[allow(dead_code, reason = "nobody sums up workers: Stats has their sums")]
+            pub(super) fn add(&mut self, other: &$stat) {
                 $(self.$field += other.$field;)+
             }
         }
     };
 }
 
-group_metrics! {
-    /// Time on workers.
-    run_time: Duration as "group_run_time_seconds",
-    /// Time runnable but waiting for a worker.
-    run_delay: Duration as "group_run_delay_seconds",
-    /// Turns begun.
-    turns: u64 as "group_turns",
-    /// Turns ended of the thread's own accord: it waited, yielded, or ended.
-    voluntary_switches: u64 as "group_voluntary_switches",
-    /// Turns ended by an interruption.
-    forced_switches: u64 as "group_forced_switches",
-    /// Times that a wait ended; of a group, those ended on a worker of the runtime.
-    wakeups: u64 as "group_wakeups",
-    /// Turns begun on another worker than the one before.
-    migrations: u64 as "group_migrations",
-    /// Time during which a cap kept the group from running; of groups only.
-    throttled: Duration as "group_throttled_seconds",
+metrics_of_each! {
+    /// What a worker does. Made by [`Runtime::workers`](crate::Runtime::workers).
+    WorkerStat
+    who {
+        /// Its place among the workers of the runtime.
+        index: usize,
+        /// The kernel's id of its OS thread: what gettid(2) says there, `top -H` shows, and `/proc/self/task` lists. 0 until
+        /// it has started.
+        os_thread: u32,
+    }
+    gauges {
+        /// Threads that wait there for their turns.
+        queued: u64 as "worker_queued",
+    }
+    counters {
+        /// Time that the worker was busy: that it did not sleep in the kernel. If nothing else wants its core, this is the
+        /// CPU time that the kernel counts for its OS thread; else it may be more.
+        busy: Duration as "worker_busy_seconds",
+        /// Times that the worker switched to a green thread.
+        switches: u64 as "worker_switches",
+        /// Times that the worker had nothing to do and slept in the kernel.
+        sleeps: u64 as "worker_sleeps",
+    }
+}
+
+metrics_of_each! {
+    /// What a thread or a group has used.
+    ///
+    /// As the kernel's schedstat, of a green thread ([`schedstat`](crate::schedstat)) or of a group
+    /// ([`Group::stats`](crate::Group::stats)). Time that a thread spends on a helper, blocked in the kernel, is
+    /// not in it; nor is what the kernel does for its I/O, which is the worker's ([`WorkerStat::busy`]).
+    SchedStat
+    who {}
+    gauges {}
+    counters {
+        /// Time on workers.
+        run_time: Duration as "group_run_time_seconds",
+        /// Time runnable but waiting for a worker.
+        run_delay: Duration as "group_run_delay_seconds",
+        /// Turns begun.
+        turns: u64 as "group_turns",
+        /// Turns ended of the thread's own accord: it waited, yielded, or ended.
+        voluntary_switches: u64 as "group_voluntary_switches",
+        /// Turns ended by an interruption.
+        forced_switches: u64 as "group_forced_switches",
+        /// Times that a wait ended; of a group, those ended on a worker of the runtime.
+        wakeups: u64 as "group_wakeups",
+        /// Turns begun on another worker than the one before.
+        migrations: u64 as "group_migrations",
+        /// Time during which a cap kept the group from running; of groups only.
+        throttled: Duration as "group_throttled_seconds",
+    }
 }

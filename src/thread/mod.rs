@@ -16,8 +16,9 @@ pub use scope::{Scope, ScopedJoinHandle, scope};
 
 use crate::context::stack;
 use crate::group::Group;
+use crate::reason::WaitReason;
 use crate::runtime::{self, Runtime};
-use crate::worker::{self, Deadline, Identity, WaitReason};
+use crate::worker::{self, Deadline, Identity};
 use packet::Packet;
 use scope::ScopeData;
 

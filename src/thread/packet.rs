@@ -19,8 +19,9 @@ use std::sync::Arc;
 use super::Result;
 use super::scope::ScopeData;
 use crate::atomic::{AtomicU8, Ordering, UnsafeCell};
+use crate::reason::WaitReason;
 use crate::worker::parker::Parker;
-use crate::worker::{self, WaitReason, finish_thread_locals};
+use crate::worker::{self, finish_thread_locals};
 
 const RUNNING: u8 = 0;
 const DETACHED: u8 = 1;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{Builder, Joining, Result, Thread};
+use crate::reason::WaitReason;
 use crate::worker;
-use crate::worker::WaitReason;
 use crate::worker::parker::Parker;
 
 /// What a scope and its threads share.

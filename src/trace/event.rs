@@ -21,6 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::ring::Packed;
+use crate::reason::WaitReason;
 use crate::thread::ThreadId;
 
 const KIND_BITS: u32 = 8;
@@ -93,59 +94,12 @@ pub(super) fn pack_name(at: u64, part: [u8; 8]) -> Packed {
     [at << KIND_BITS | Kind::Name as u64, u64::from_ne_bytes(part)]
 }
 
-/// An operation that a thread waits for, named as the system call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum Operation {
-    /// `accept`
-    Accept,
-    /// `connect`
-    Connect,
-    /// `recv`
-    Recv,
-    /// `send`
-    Send,
-    /// `recvmsg`
-    RecvMsg,
-    /// `sendmsg`
-    SendMsg,
-}
-
-impl Operation {
-    const ALL: [Operation; 6] = [
-        Operation::Accept,
-        Operation::Connect,
-        Operation::Recv,
-        Operation::Send,
-        Operation::RecvMsg,
-        Operation::SendMsg,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Operation::Accept => "accept",
-            Operation::Connect => "connect",
-            Operation::Recv => "recv",
-            Operation::Send => "send",
-            Operation::RecvMsg => "recvmsg",
-            Operation::SendMsg => "sendmsg",
-        }
-    }
-}
-
 /// Why a green thread left its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
     /// It yielded, and stays runnable.
     Yield,
-    /// It waits for a notification: it parked, joins a thread, or waits for a scope's end.
-    Park,
-    /// It sleeps.
-    Sleep,
-    /// It began an operation and waits for its completion.
-    Operation(Operation),
     /// It was interrupted, and stays runnable.
     Interrupt,
     /// It is blocked in the kernel, or about to be, and goes to a helper.
@@ -154,44 +108,40 @@ pub enum Reason {
     BlockAgain,
     /// It ended.
     End,
+    /// It waits for that.
+    Wait(WaitReason),
 }
 
 impl Reason {
     const YIELD: u8 = 0;
-    const PARK: u8 = 1;
-    const SLEEP: u8 = 2;
-    const INTERRUPT: u8 = 3;
-    const BLOCK: u8 = 4;
-    const BLOCK_AGAIN: u8 = 5;
-    const END: u8 = 6;
-    /// And from here on, one for each operation.
-    const OPERATION: u8 = 8;
+    const INTERRUPT: u8 = 1;
+    const BLOCK: u8 = 2;
+    const BLOCK_AGAIN: u8 = 3;
+    const END: u8 = 4;
+    /// And from here on, one for each reason to wait.
+    const WAIT: u8 = 8;
 
-    /// As a number of a few bits.
+    /// As a number of [`DETAIL_BITS`].
     #[inline(always)]
     pub(crate) const fn code(self) -> u8 {
         match self {
             Reason::Yield => Self::YIELD,
-            Reason::Park => Self::PARK,
-            Reason::Sleep => Self::SLEEP,
             Reason::Interrupt => Self::INTERRUPT,
             Reason::Block => Self::BLOCK,
             Reason::BlockAgain => Self::BLOCK_AGAIN,
             Reason::End => Self::END,
-            Reason::Operation(operation) => Self::OPERATION + operation as u8,
+            Reason::Wait(reason) => Self::WAIT + reason as u8,
         }
     }
 
     fn from_code(code: u8) -> Option<Reason> {
         Some(match code {
             Self::YIELD => Reason::Yield,
-            Self::PARK => Reason::Park,
-            Self::SLEEP => Reason::Sleep,
             Self::INTERRUPT => Reason::Interrupt,
             Self::BLOCK => Reason::Block,
             Self::BLOCK_AGAIN => Reason::BlockAgain,
             Self::END => Reason::End,
-            code => Reason::Operation(operation(code.checked_sub(Self::OPERATION)?)?),
+            code => Reason::Wait(wait_reason(code.checked_sub(Self::WAIT)?)?),
         })
     }
 
@@ -201,23 +151,25 @@ impl Reason {
     }
 }
 
+// All codes fit: those of what ends a wait begin at the same number.
+const _: () = assert!(Reason::WAIT as usize + WaitReason::ALL.len() <= 1 << DETAIL_BITS);
+const _: () = assert!(Cause::COMPLETION == Reason::WAIT);
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Reason::Yield => "yield",
-            Reason::Park => "park",
-            Reason::Sleep => "sleep",
-            Reason::Operation(operation) => operation.name(),
             Reason::Interrupt => "interrupt",
             Reason::Block => "block",
             Reason::BlockAgain => "block again",
             Reason::End => "end",
+            Reason::Wait(reason) => reason.name(),
         })
     }
 }
 
-fn operation(code: u8) -> Option<Operation> {
-    Operation::ALL.get(usize::from(code)).copied()
+fn wait_reason(number: u8) -> Option<WaitReason> {
+    WaitReason::ALL.get(usize::from(number)).copied()
 }
 
 /// What ended a green thread's wait.
@@ -228,8 +180,8 @@ pub enum Cause {
     Thread(ThreadId),
     /// A notification of an OS thread's.
     Outside,
-    /// Its operation has completed.
-    Completion(Operation),
+    /// Its operation has completed: one of those that [are operations](WaitReason::is_operation).
+    Completion(WaitReason),
     /// Its sleep is over.
     Timer,
     /// Nobody notified it in time.
@@ -253,7 +205,7 @@ pub(crate) enum WokenBy {
     /// The thread that runs, or that was just named.
     Thread,
     Outside,
-    Completion(Operation),
+    Completion(WaitReason),
     Timer,
     Timeout,
     Before,
@@ -464,7 +416,7 @@ impl Unpacker {
                     (Cause::BEFORE, _) => Some(Cause::Before),
                     (code, _) => code
                         .checked_sub(Cause::COMPLETION)
-                        .and_then(operation)
+                        .and_then(wait_reason)
                         .map(Cause::Completion),
                 };
                 if let Some(cause) = cause {
@@ -512,21 +464,14 @@ mod tests {
 
     #[test]
     fn reasons_are_read_as_written() {
-        let plain = [
-            Reason::Yield,
-            Reason::Park,
-            Reason::Sleep,
-            Reason::Interrupt,
-            Reason::Block,
-            Reason::BlockAgain,
-            Reason::End,
-        ];
-        let ops = Operation::ALL.map(Reason::Operation);
-        for reason in plain.into_iter().chain(ops) {
+        let plain =
+            [Reason::Yield, Reason::Interrupt, Reason::Block, Reason::BlockAgain, Reason::End];
+        let waits = WaitReason::ALL.iter().copied().map(Reason::Wait);
+        for reason in plain.into_iter().chain(waits) {
             assert_eq!(Reason::from_code(reason.code()), Some(reason));
         }
         assert_eq!(Reason::from_code(7), None);
-        assert_eq!(Reason::from_code(99), None);
+        assert_eq!(Reason::from_code(u8::MAX), None);
     }
 
     #[test]
@@ -551,7 +496,7 @@ mod tests {
         let events = [
             pack(1, Kind::Enter, 0, 7),
             pack(2, Kind::Wake, WokenBy::Thread.code(), 8),
-            pack(3, Kind::Switch, Reason::Park.code(), 8),
+            pack(3, Kind::Switch, Reason::Wait(WaitReason::Park).code(), 8),
             pack(4, Kind::Leave, Reason::End.code(), 0),
         ];
         let found: Vec<Event> = unpacked(Recorder::Worker(0), 9, false, &events)
@@ -561,7 +506,7 @@ mod tests {
         let expected = [
             Event::SwitchIn { thread: id(7) },
             Event::Wake { thread: id(8), cause: Cause::Thread(id(7)) },
-            Event::SwitchOut { thread: id(7), reason: Reason::Park },
+            Event::SwitchOut { thread: id(7), reason: Reason::Wait(WaitReason::Park) },
             Event::SwitchIn { thread: id(8) },
             Event::SwitchOut { thread: id(8), reason: Reason::End },
         ];
@@ -573,7 +518,7 @@ mod tests {
         let events = [
             pack(1, Kind::Wake, WokenBy::Thread.code(), 8),
             pack(2, Kind::Wake, WokenBy::Timer.code(), 9),
-            pack(3, Kind::Switch, Reason::Park.code(), 8),
+            pack(3, Kind::Switch, Reason::Wait(WaitReason::Park).code(), 8),
         ];
         let found: Vec<Event> = unpacked(Recorder::Worker(0), 9, true, &events)
             .into_iter()

@@ -17,6 +17,9 @@
 //! that spawn and wake) share one more ring, behind a spin lock. A reader copies the rings while everybody
 //! goes on and throws away what was overwritten meanwhile.
 //!
+//! In a build with `--cfg uthread_untraced`, which `cargo bench --bench instruments` makes to find out what it
+//! costs, nothing is recorded.
+//!
 //! The times of one worker never go back. Those of two workers are compared with care: their clocks differ by
 //! well below a microsecond (`time::clock`), and a reader comes to one ring after the other.
 //!
@@ -52,7 +55,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 pub(crate) use event::WokenBy;
-pub use event::{Cause, Event, Operation, Reason, Record, Recorder};
+pub use event::{Cause, Event, Reason, Record, Recorder};
 pub(crate) use recorder::{Own, Shared};
 
 use crate::thread::ThreadId;

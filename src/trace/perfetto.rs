@@ -491,6 +491,7 @@ fn number(name: &str, value: u64) -> proto::DebugAnnotation {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::reason::WaitReason;
 
     /// What a viewer makes of a file: the tracks' names and, of each, the slices that began and ended, and instants.
     #[derive(Default)]
@@ -565,7 +566,7 @@ mod tests {
             (1, here, Event::Sleep),
             (2, here, Event::Awake),
             (3, here, Event::SwitchIn { thread: a }),
-            (4, here, Event::SwitchOut { thread: a, reason: Reason::Park }),
+            (4, here, Event::SwitchOut { thread: a, reason: Reason::Wait(WaitReason::Park) }),
             (4, here, Event::SwitchIn { thread: b }),
             (5, here, Event::Wake { thread: a, cause: Cause::Thread(b) }),
             (6, here, Event::SwitchOut { thread: b, reason: Reason::End }),
@@ -595,7 +596,7 @@ mod tests {
             (1, here, Event::SwitchIn { thread: a }),
             (1, there, Event::SwitchIn { thread: b }),
             (2, there, Event::Wake { thread: a, cause: Cause::Thread(b) }),
-            (3, here, Event::SwitchOut { thread: a, reason: Reason::Park }),
+            (3, here, Event::SwitchOut { thread: a, reason: Reason::Wait(WaitReason::Park) }),
             (4, there, Event::SwitchOut { thread: b, reason: Reason::End }),
             (4, there, Event::SwitchIn { thread: a }),
         ]));

@@ -50,6 +50,9 @@ impl Ring {
     /// Writes an event over the oldest one. For the writer.
     #[inline(always)]
     pub(super) fn write(&self, event: Packed) {
+        if cfg!(uthread_untraced) {
+            return;
+        }
         let head = self.head.load(Ordering::Relaxed);
         // SAFETY: there are `mask + 1` slots, a power of two.
         let slot = unsafe { self.slots.get_unchecked((head & self.mask) as usize) };

@@ -27,10 +27,10 @@
 //! | `sleep`, `awake` | | The worker sleeps for want of work; it goes on. |
 //! | `host`, `unhost` | thread | A helper begins to run a thread; the thread leaves it. |
 //!
-//! Reasons: 0 yield, 1 park, 2 sleep, 3 interrupt (preemption), 4 block (goes to a helper), 5 block again, 6 end. Causes:
-//! 0 a green thread, 1 an OS thread, 2 timer, 3 timeout, 4 notified before it had waited. From 8 on, both are ops: 8
-//! accept, 9 connect, 10 recv, 11 send, 12 recvmsg, 13 sendmsg; with such a reason an op is submitted, with such a cause it is
-//! complete.
+//! Reasons: 0 yield, 1 interrupt (preemption), 2 block (goes to a helper), 3 block again, 4 end; what follows are waits.
+//! Causes: 0 a green thread, 1 an OS thread, 2 timer, 3 timeout, 4 notified before it had waited; what follows are
+//! completions. 8 accept, 9 connect, 10 recv, 11 send, 12 recvmsg, 13 sendmsg, 14 sleep, 15 park, 16 join, 17 scope,
+//! 18 runtime-end: those up to 13 are ops, which are submitted with such a reason and complete with such a cause.
 //!
 //! ```text
 //! # Why threads leave their workers
@@ -64,32 +64,33 @@ pub(super) use tracepoint;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use crate::trace::event::{Operation, Reason, WokenBy};
+    use crate::reason::WaitReason;
+    use crate::trace::event::{Reason, WokenBy};
 
     #[test]
-    fn codes_are_those_that_scripts_know() {
-        let reasons = [
-            Reason::Yield,
-            Reason::Park,
-            Reason::Sleep,
-            Reason::Interrupt,
-            Reason::Block,
-            Reason::BlockAgain,
-            Reason::End,
+    fn codes_are_those_that_the_documentation_tells() {
+        let documentation = include_str!("tracepoint.rs").lines();
+        let documentation = documentation.map_while(|line| line.strip_prefix("//!"));
+        let documentation = documentation.collect::<String>();
+        let plain =
+            [Reason::Yield, Reason::Interrupt, Reason::Block, Reason::BlockAgain, Reason::End];
+        let waits = WaitReason::ALL.iter().map(|reason| Reason::Wait(*reason));
+        for reason in plain.into_iter().chain(waits) {
+            let told = format!(" {} {reason}", reason.code());
+            assert!(documentation.contains(&told), "{told}");
+        }
+        let causes = [
+            (WokenBy::Thread, "a green thread"),
+            (WokenBy::Outside, "an OS thread"),
+            (WokenBy::Timer, "timer"),
+            (WokenBy::Timeout, "timeout"),
+            (WokenBy::Before, "notified before"),
+            (WokenBy::Completion(WaitReason::SendMsg), "sendmsg"),
         ];
-        assert_eq!(reasons.map(Reason::code), [0, 1, 2, 3, 4, 5, 6]);
-        let causes =
-            [WokenBy::Thread, WokenBy::Outside, WokenBy::Timer, WokenBy::Timeout, WokenBy::Before];
-        assert_eq!(causes.map(WokenBy::code), [0, 1, 2, 3, 4]);
-        let ops = [
-            Operation::Accept,
-            Operation::Connect,
-            Operation::Recv,
-            Operation::Send,
-            Operation::RecvMsg,
-            Operation::SendMsg,
-        ];
-        assert_eq!(ops.map(|op| Reason::Operation(op).code()), [8, 9, 10, 11, 12, 13]);
-        assert_eq!(ops.map(|op| WokenBy::Completion(op).code()), [8, 9, 10, 11, 12, 13]);
+        for (cause, name) in causes {
+            let told = format!(" {} {name}", cause.code());
+            assert!(documentation.contains(&told), "{told}");
+        }
+        assert_eq!(WokenBy::Completion(WaitReason::ALL[WaitReason::OPERATIONS - 1]).code(), 13);
     }
 }

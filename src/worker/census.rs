@@ -16,7 +16,6 @@ use std::string::FromUtf8Error;
 use std::time::Duration;
 
 use super::green::Green;
-use super::reason::WaitReason;
 use super::run::Worker;
 use super::runtime::Runtime;
 use super::state::State;
@@ -24,9 +23,8 @@ use crate::arch::Position;
 use crate::context::peek;
 use crate::context::pool;
 use crate::context::stack::{Resident, Stack};
+use crate::reason::WaitReason;
 use crate::sched::GroupId;
-#[cfg(feature = "inspect")]
-use crate::sched::MOST_GROUPS;
 use crate::stats::SchedStat;
 use crate::time::now;
 
@@ -50,7 +48,8 @@ pub(crate) struct Entry {
     /// See [`Glance`].
     name_at: (usize, usize),
     pub(crate) state: State,
-    pub(crate) reason: Option<WaitReason>,
+    /// What it waits for; something else if its state is another.
+    pub(crate) reason: WaitReason,
     pub(crate) group: GroupId,
     /// The index of the worker where it runs, or ran last.
     pub(crate) worker: Option<usize>,
@@ -147,30 +146,6 @@ pub(crate) fn find(runtime: &Runtime, number: u64) -> io::Result<Option<Entry>> 
     Ok(found)
 }
 
-/// What a worker does.
-#[cfg(feature = "inspect")]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct WorkerUse {
-    /// For how long it has run threads.
-    pub(crate) run_time: Duration,
-    /// Threads that wait there for their turns.
-    pub(crate) queued: usize,
-}
-
-/// What the workers do, by their indices.
-#[cfg(feature = "inspect")]
-pub(crate) fn workers(runtime: &Runtime) -> Vec<WorkerUse> {
-    let use_of = |worker: &Worker| {
-        let (mut sum, now) = (SchedStat::default(), now());
-        for group in (0..MOST_GROUPS).map(GroupId::new) {
-            worker.accounts().add_to(group, &mut sum);
-            sum.run_time += Duration::from_nanos(worker.turns().present(group, now));
-        }
-        WorkerUse { run_time: sum.run_time, queued: worker.queue_length() }
-    };
-    runtime.workers().iter().map(use_of).collect()
-}
-
 type Seen = (&'static Resident, u64, usize);
 
 /// Threads that were seen, with room for copies of their control blocks.
@@ -231,7 +206,7 @@ unsafe fn look(
         name: None,
         name_at: glance.name,
         state,
-        reason: (state == State::Waiting).then_some(reason),
+        reason,
         group,
         worker: index,
         spawned_at,

@@ -17,7 +17,6 @@ use super::account::{Account, Events};
 use super::census::{Copied, Glance};
 use super::group::Member;
 use super::parker::Parker;
-use super::reason::WaitReason;
 use super::state::{State, StateWord};
 use super::{Runtime, Worker};
 use crate::arch::{self, FpControl, Position};
@@ -28,9 +27,9 @@ use crate::context::stack::Resident;
 use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
+use crate::reason::WaitReason;
 use crate::sched::{GroupId, Link};
 use crate::stats::SchedStat;
-use crate::trace::Reason;
 
 /// Who a thread is; shared by its handles.
 #[derive(Debug)]
@@ -99,8 +98,8 @@ pub(crate) struct Leave(usize);
 pub(crate) enum Why {
     /// To let others run; it stays runnable.
     Yield,
-    /// Until an op or a timer of this worker, which alone wakes it; with the code of the reason.
-    Wait(u8),
+    /// Until an op or a timer of this worker, which alone wakes it.
+    Wait,
     /// It was interrupted; it stays runnable.
     Interrupted,
     /// It is blocked in the kernel, or is about to block; it goes on on a helper.
@@ -111,16 +110,10 @@ pub(crate) enum Why {
 
 impl Leave {
     pub(crate) const YIELD: Leave = Leave(0);
+    /// For [`GreenRef::wait`], as is [`Leave::park`]: who waits says for what.
+    const WAIT: Leave = Leave(1);
     pub(crate) const INTERRUPTED: Leave = Leave(2);
     pub(crate) const BLOCKED: Leave = Leave(3);
-
-    /// In the lower two bits of the word.
-    const WAIT: usize = 1;
-
-    /// To wait for an op or a timer.
-    pub(crate) fn wait(reason: Reason) -> Leave {
-        Leave(usize::from(reason.code()) << 2 | Self::WAIT)
-    }
 
     /// The word that [`Leave::from_word`] takes.
     pub(crate) fn into_word(self) -> usize {
@@ -131,7 +124,7 @@ impl Leave {
         Leave(word)
     }
 
-    pub(crate) fn park(parker: &Parker) -> Leave {
+    fn park(parker: &Parker) -> Leave {
         Leave(std::ptr::from_ref(parker) as usize)
     }
 
@@ -139,7 +132,7 @@ impl Leave {
     pub(crate) fn why(self) -> Why {
         match NonNull::new(self.0 as *mut Parker) {
             None => Why::Yield,
-            Some(_) if self.0 & 3 == Self::WAIT => Why::Wait((self.0 >> 2) as u8),
+            Some(_) if self.0 == Self::WAIT.0 => Why::Wait,
             Some(_) if self.0 == Self::INTERRUPTED.0 => Why::Interrupted,
             Some(_) if self.0 == Self::BLOCKED.0 => Why::Blocked,
             Some(parker) => Why::Park(parker),
@@ -173,7 +166,7 @@ pub(crate) struct Green {
     coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
     /// Where it left its worker last.
     left_at: Cell<Position>,
-    /// What it waits for, or waited for last.
+    /// What it waits for, or waited for last; before its first wait, nothing that means anything.
     waits_for: Cell<WaitReason>,
     // Fixed at creation:
     /// Its id, for recordings: the identity does not last to its end.
@@ -276,7 +269,7 @@ impl GreenRef {
             thread_pointer: thread_pointer.unwrap_or(0),
             runtime,
             left_at: Cell::default(),
-            waits_for: Cell::new(WaitReason::Nothing),
+            waits_for: Cell::new(WaitReason::Park),
             number: identity.id.get(),
             resident: slot.resident,
             spawned_at,
@@ -446,6 +439,31 @@ impl GreenRef {
         self.get().left_at.set(arch::here());
         // SAFETY: the body of the coroutine calls.
         unsafe { Coroutine::suspend(self.coroutine(), why) };
+    }
+
+    /// Leaves the worker until an op or a timer of it; returns when the thread is resumed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GreenRef::leave`]; what makes it runnable is that op or timer.
+    #[inline]
+    pub(crate) unsafe fn wait(self, reason: WaitReason) {
+        self.get().waits_for.set(reason);
+        // SAFETY: as promised to this function.
+        unsafe { self.leave(Leave::WAIT) };
+    }
+
+    /// Leaves the worker until the parker's notification; returns when the thread is resumed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GreenRef::leave`]; what makes it runnable is the parker's notifier, or whoever withdraws it from there.
+    /// The parker lives until then.
+    #[inline]
+    pub(crate) unsafe fn park(self, parker: &Parker, reason: WaitReason) {
+        self.get().waits_for.set(reason);
+        // SAFETY: as promised to this function.
+        unsafe { self.leave(Leave::park(parker)) };
     }
 
     /// Gets back the slot of a thread that has ended. No copy of the reference may be used any more.
@@ -626,10 +644,10 @@ impl Green {
         self.account.queued(now);
     }
 
-    /// Says what it is going to wait for. For the thread itself.
+    /// What it waits for. For its owner, if it waits.
     #[inline]
-    pub(super) fn waits_for(&self, reason: WaitReason) {
-        self.waits_for.set(reason);
+    pub(super) fn waits_for(&self) -> WaitReason {
+        self.waits_for.get()
     }
 
     pub(crate) fn identity(&self) -> &Arc<Identity> {

@@ -43,6 +43,7 @@ use super::tape::Tape;
 use crate::arch::{self, FpControl};
 use crate::context::overflow::AlternateStack;
 use crate::lock::SpinLock;
+use crate::preempt;
 use crate::preempt::pin::Pin;
 use crate::preempt::seat::{Host, Refusal, Seat, Verdict};
 use crate::sched::{GroupId, RunQueue};
@@ -60,8 +61,8 @@ pub(crate) struct Helpers {
     /// Rings that no helper has heard yet.
     bell: EventFd,
     claims: Claims,
-    /// Helpers that exist; for the monitor and for helpers that begin and end. There is room for all, so that nobody
-    /// waits for memory with the lock held.
+    /// Helpers that exist; for the monitor and for helpers that begin and end, and for threads that are pinned. There is
+    /// room for all, so that nobody waits for memory with the lock held.
     present: Mutex<Vec<Arc<Helper>>>,
 }
 
@@ -158,6 +159,9 @@ impl Helpers {
     /// Has threads interrupted that compute on helpers. Called by the monitor, now and then; the number of
     /// signals sent.
     pub(super) fn recall(&self) -> usize {
+        if preempt::available().is_err() {
+            return 0;
+        }
         let helpers = self.present();
         helpers.iter().filter(|h| h.has_computed()).map(|h| h.seat.signal()).count()
     }
@@ -169,8 +173,12 @@ impl Helpers {
         subject: usize,
         f: impl FnOnce(&Seat) -> Option<R>,
     ) -> Option<R> {
-        let helper = self.present().iter().find(|h| h.seat.running() == subject).cloned()?;
-        f(&helper.seat)
+        let helper = {
+            // The monitor waits for this lock.
+            let _pin = Pin::new();
+            self.present().iter().find(|h| h.seat.running() == subject).cloned()
+        };
+        f(&helper?.seat)
     }
 
     fn present(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Helper>>> {

@@ -33,7 +33,7 @@
 //!   used. - [`state`]: what a thread is doing. - [`mod@wait`]: what a thread calls to wait, and wakers.
 //! - [`runtime`]: workers together, start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]:
 //!   the OS thread that watches. - [`parker`], [`idle`], [`claims`]: the lock-free parts, with loom models.
-//! - [`census`]: all threads. - [`reason`]: what threads wait for. - [`tape`]: recordings for tests.
+//! - [`census`]: all threads. - [`tape`]: recordings for tests.
 
 mod account;
 pub(crate) mod census;
@@ -45,7 +45,6 @@ pub(crate) mod idle;
 mod lease;
 mod monitor;
 pub(crate) mod parker;
-mod reason;
 mod run;
 mod runtime;
 mod state;
@@ -57,7 +56,6 @@ mod wait;
 
 pub(crate) use green::{Identity, current};
 pub use helper::blocking;
-pub(crate) use reason::WaitReason;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
 pub(crate) use state::State;

@@ -8,7 +8,8 @@
 //! - it looks for **stalls**;
 //! - it **relieves** workers that are stuck: threads queued at one whose present thread cannot be
 //!   interrupted are given to the others, or, if all are stuck, to helpers. One of them may hold the very lock
-//!   that the present thread waits for;
+//!   that the present thread waits for. To helpers go those that can, those that were interrupted or have not
+//!   begun, whoever waits in front of them;
 //! - it looks after the **pools**, which takes malloc.
 //!
 //! It takes no lock of the program's but malloc's, and nobody who may hold that waits for it. The program is
@@ -240,7 +241,14 @@ impl Watch {
             if !is_stuck(index) || !worker.has_queued() {
                 continue;
             }
-            worker.give_away(&mut self.taken);
+            if moving.clone().next().is_some() {
+                worker.give_away(&mut self.taken, GreenRef::may_move);
+            } else {
+                worker.give_away(&mut self.taken, GreenRef::can_be_helped);
+                if self.taken.is_empty() && workers.len() > 1 {
+                    worker.give_away(&mut self.taken, GreenRef::may_move);
+                }
+            }
             for thread in self.taken.drain(..) {
                 if let Some(moving) = moving.next() {
                     workers[moving].take_over(thread);

@@ -1,6 +1,6 @@
 //! Workers together: start, placement, end.
 
-use std::io;
+use std::io::{self, Write};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,7 +14,6 @@ use super::idle::Idle;
 use super::lease::Leases;
 use super::monitor::Monitor;
 use super::parker::Parker;
-use super::reason::WaitReason;
 use super::run::{self, Worker};
 use super::tape::Tape;
 use super::wait;
@@ -22,6 +21,7 @@ use crate::context::pool::{self, Slot};
 use crate::context::{overflow, tls};
 use crate::preempt::pin::Pin;
 use crate::preempt::{self, StallHook};
+use crate::reason::WaitReason;
 use crate::sched::GroupId;
 use crate::stats::{RuntimeCounters, SchedStat};
 use crate::time::now;
@@ -498,7 +498,9 @@ impl Runtime {
 fn say_once(reason: &str) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        eprintln!(
+        // Nobody to tell is no reason to panic.
+        let _ = writeln!(
+            io::stderr(),
             "uthread: green threads share the thread-locals of their workers and stay on the worker they started on: {reason}"
         );
     });

@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use super::green::{GreenRef, Identity, Leave, current};
 use super::parker::Parker;
-use super::reason::WaitReason;
 use super::run::Worker;
 use super::runtime::Runtime;
 use crate::context::tls;
 use crate::preempt::pin::Pin;
 use crate::reactor::op::{Op, Request};
 use crate::reactor::timer::{NoRoom, Spare};
+use crate::reason::WaitReason;
 use crate::time::now;
-use crate::trace::{Reason, WokenBy};
+use crate::trace::WokenBy;
 
 /// What to do when a timer expires.
 #[derive(Clone, Copy, Debug)]
@@ -101,11 +101,10 @@ fn with_timer<R>(thread: GreenRef, f: impl Fn(&Worker) -> Result<R, NoRoom>) -> 
 /// Waits until a time.
 pub(crate) fn sleep_until(deadline: Deadline) {
     let Some(thread) = current() else { return std::thread::sleep(deadline.remaining()) };
-    thread.get().waits_for(WaitReason::Sleep);
     with_timer(thread, |worker| {
         worker.with_timers(|t| t.arm(deadline.0, TimerTarget::Thread(thread)))?;
         // SAFETY: the timer will make it runnable.
-        unsafe { thread.leave(Leave::wait(Reason::Sleep)) };
+        unsafe { thread.wait(WaitReason::Sleep) };
         Ok(())
     });
 }
@@ -120,8 +119,7 @@ pub(crate) fn sleep_until(deadline: Deadline) {
 /// The pointers of the request are valid until this returns. To be called on a green thread.
 pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io::Result<u32> {
     let thread = current().expect("ops are performed on green threads");
-    thread.get().waits_for(WaitReason::of(&request));
-    let op = Op::new(thread, request.operation());
+    let op = Op::new(thread, request.reason());
     let deadline = timeout.map(Deadline::after);
     with_timer(thread, |worker| {
         if deadline.is_some() && !worker.with_timers(|t| t.has_room()) {
@@ -145,7 +143,7 @@ pub(crate) unsafe fn perform(request: Request, timeout: Option<Duration>) -> io:
             op.timer.set(Some(key));
         }
         // SAFETY: the op will complete, and its completion make the thread runnable.
-        unsafe { thread.leave(Leave::wait(Reason::Operation(op.operation))) };
+        unsafe { thread.wait(op.reason) };
         Ok(())
     });
     op.outcome()
@@ -158,28 +156,24 @@ pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>, reason: WaitReas
     if parker.take() {
         return true;
     }
-    let thread = current();
-    if let Some(thread) = thread {
-        thread.get().waits_for(reason);
-    }
-    match (thread, deadline) {
+    match (current(), deadline) {
         (Some(thread), None) => {
             // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
-            on_worker(thread, |_| unsafe { thread.leave(Leave::park(parker)) });
+            on_worker(thread, |_| unsafe { thread.park(parker, reason) });
         }
-        (Some(thread), Some(deadline)) => park_until(thread, parker, deadline),
+        (Some(thread), Some(deadline)) => park_until(thread, parker, deadline, reason),
         (None, deadline) => block(parker, deadline),
     }
     parker.take()
 }
 
-fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline) {
+fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline, reason: WaitReason) {
     with_timer(thread, |armed_on| {
         let target = TimerTarget::Parker(NonNull::from(parker), thread);
         let key = armed_on.with_timers(|t| t.arm(deadline.0, target))?;
         // SAFETY: the notifier or the timer makes the thread runnable. (A timer that expires before the
         // thread is parked finds no waiter; it cannot, since it is handled by this worker, after the park.)
-        unsafe { thread.leave(Leave::park(parker)) };
+        unsafe { thread.park(parker, reason) };
         // Under the lock under which the worker handles timers: afterwards it has no use for the parker.
         armed_on.with_timers(|t| t.disarm(key));
         Ok(())
