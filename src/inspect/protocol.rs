@@ -182,7 +182,7 @@ pub struct WorkerRow {
 pub struct TimesRow {
     /// The histogram's name, without the unit: `run_delay`, `wakeup_latency`, `slice_length`, `op_latency`.
     pub name: String,
-    /// The op, where there is a histogram for each: `accept`, `connect`, `recv`, `send`.
+    /// The op, where there is a histogram for each, named as the system call.
     pub op: Option<String>,
     /// How many there were since the runtime's start.
     pub total: u64,
