@@ -57,6 +57,10 @@ fn wait(
     loop {
         let is_over = limit.is_over();
         let found = ask();
+        if found < 0 && errno() == libc::EINTR {
+            // Even who does not wait is told of a signal, if nothing else is found.
+            continue;
+        }
         if found != 0 || is_over {
             return Answer::of(found as isize);
         }

@@ -344,8 +344,12 @@ fn transmit(
         Patience::Parks => match wait(sent, time_out(fd, SO_SNDTIMEO)) {
             Ok(more) => Answer::Done((sent + more) as isize),
             Err(_) if sent > 0 => Answer::Done(sent as isize),
-            // Ops raise no SIGPIPE; the system call, which fails in the same way, does.
-            Err(libc::EPIPE) if flags & MSG_NOSIGNAL == 0 => Answer::of(call(flags | MSG_DONTWAIT)),
+            // Who waits for room is told first why there will be none, and without a signal.
+            Err(libc::EPIPE) => match option(fd, libc::SO_ERROR) {
+                // Ops raise no SIGPIPE; the system call, which fails in the same way, does.
+                None | Some(0) => Answer::of(call(flags | MSG_DONTWAIT)),
+                Some(error) => Answer::Failed(error),
+            },
             Err(error) => Answer::Failed(error),
         },
     }
@@ -406,7 +410,9 @@ pub(super) unsafe fn connect(
     // SAFETY: as the caller says.
     match unsafe { perform(request, limit, libc::EINPROGRESS) } {
         // Nothing is in progress where it is a queue of connections in which there is no room.
-        Err(libc::EINPROGRESS) if is_local(fd) => Answer::Failed(EAGAIN),
+        Err(libc::EINPROGRESS) if option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX) => {
+            Answer::Failed(EAGAIN)
+        }
         // Somebody has begun it, and did not wait for the end.
         Err(libc::EALREADY) => match wait_for(fd, libc::POLLOUT as u32, limit) {
             Ok(0) => Answer::Failed(libc::EALREADY),
@@ -416,21 +422,14 @@ pub(super) unsafe fn connect(
     }
 }
 
-/// Whether it is a Unix socket.
-fn is_local(fd: c_int) -> bool {
-    let mut domain: c_int = 0;
-    let mut length = size_of_val(&domain) as socklen_t;
+/// A number that the kernel keeps for a socket.
+fn option(fd: c_int, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut length = size_of_val(&value) as socklen_t;
+    let pointer = (&raw mut value).cast();
     // SAFETY: the pointers are valid, the length is that of what the kernel writes.
-    let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut domain).cast(),
-            &mut length,
-        )
-    };
-    result == 0 && domain == libc::AF_UNIX
+    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, pointer, &mut length) };
+    (result == 0).then_some(value)
 }
 
 /// A message of one buffer.

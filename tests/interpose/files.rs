@@ -212,7 +212,12 @@ fn readers_wait_for_events_of_each_kind() {
     let line = waiting(
         pty,
         |tty| read(tty.as_raw_fd(), 20),
-        |master| write(master.as_raw_fd(), b"a line\n"),
+        |master| {
+            // Its end is the line's.
+            let outcome = write(master.as_raw_fd(), b"a line\n");
+            std::mem::forget(master);
+            outcome
+        },
     );
     assert_eq!(line.0.0, Ok(7));
 }
@@ -244,8 +249,11 @@ fn pipes_take_all_that_is_written() {
     assert_eq!(written, (Ok(BYTES as i64), true));
     // The reader leaves in between.
     let partly = waiting(
-        turned,
-        |w| (write(w.as_raw_fd(), &pattern(BYTES)).map(|n| n > 0), write(w.as_raw_fd(), b"a")),
+        || {
+            let (r, w) = pipe();
+            ((w, pattern(BYTES)), r)
+        },
+        |(w, all)| (write(w.as_raw_fd(), &all).map(|n| n > 0), write(w.as_raw_fd(), b"a")),
         drop,
     );
     assert_eq!(partly.0, (Ok(true), Err(libc::EPIPE)));

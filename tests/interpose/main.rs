@@ -13,6 +13,8 @@ mod stage;
 
 mod children;
 mod files;
+mod linking;
 mod poll;
+mod signals;
 mod sleep;
 mod sockets;

@@ -267,7 +267,7 @@ fn whoever_wants_all_waits_for_all() {
                     b.write_all(b"abc").unwrap();
                     uthread::sleep(Duration::from_millis(5));
                     b.write_all(b"def").unwrap();
-                    uthread::sleep(Duration::from_millis(5));
+                    std::mem::forget(b);
                 },
             )
         };
