@@ -19,6 +19,7 @@ use super::caller::in_signal_handler;
 use super::descriptor::wait_for;
 use super::sleep::duration;
 use super::symbols::next;
+use crate::worker::blocking;
 
 /// Until when a call waits.
 #[derive(Clone, Copy)]
@@ -98,7 +99,10 @@ pub(super) unsafe fn ppoll(
 ) -> Answer {
     // SAFETY: as the caller says.
     match unsafe { time.as_ref() }.map(|time| duration(*time)) {
-        _ if !mask.is_null() => help(),
+        // SAFETY: as the caller says.
+        _ if !mask.is_null() => unsafe {
+            help_masked(mask, |mask| next::ppoll.get()(fds, count, time, mask))
+        },
         Some(None) => Answer::Forward,
         // SAFETY: as the caller says.
         time => unsafe { poll_until(fds, count, Limit::new(time.flatten())) },
@@ -167,7 +171,10 @@ pub(super) unsafe fn pselect(
 ) -> Answer {
     // SAFETY: as the caller says.
     match unsafe { time.as_ref() }.map(|time| duration(*time)) {
-        _ if !mask.is_null() => help(),
+        // SAFETY: as the caller says.
+        _ if !mask.is_null() => unsafe {
+            help_masked(mask, |mask| next::pselect.get()(count, read, write, except, time, mask))
+        },
         Some(None) => Answer::Forward,
         // SAFETY: as the caller says.
         time => unsafe { select_until(count, [read, write, except], Limit::new(time.flatten())) },
@@ -274,11 +281,15 @@ pub(super) unsafe fn epoll_pwait(
     time: c_int,
     mask: *const sigset_t,
 ) -> Answer {
-    if !mask.is_null() {
-        return help();
-    }
     // SAFETY: as the caller says.
-    unsafe { epoll_wait(epoll, events, most, time) }
+    unsafe {
+        if !mask.is_null() {
+            return help_masked(mask, |mask| {
+                next::epoll_pwait.get()(epoll, events, most, time, mask)
+            });
+        }
+        epoll_wait(epoll, events, most, time)
+    }
 }
 
 /// `epoll_pwait2`.
@@ -295,7 +306,12 @@ pub(super) unsafe fn epoll_pwait2(
 ) -> Answer {
     // SAFETY: as the caller says.
     let limit = match unsafe { time.as_ref() }.map(|time| duration(*time)) {
-        _ if !mask.is_null() => return help(),
+        // SAFETY: as the caller says.
+        _ if !mask.is_null() => unsafe {
+            return help_masked(mask, |mask| {
+                next::epoll_pwait2.get()(epoll, events, most, time, mask)
+            });
+        },
         Some(None) => return Answer::Forward,
         time => Limit::new(time.flatten()),
     };
@@ -307,6 +323,28 @@ pub(super) unsafe fn epoll_pwait2(
 /// For calls that can be done on a helper only; in a signal handler not even there.
 fn help() -> Answer {
     if in_signal_handler() { Answer::Forward } else { Answer::Help }
+}
+
+/// Calls a function with a signal mask on a helper. The runtime's own signal, which the caller knows nothing of, stays
+/// blocked: it would end the wait.
+///
+/// # Safety
+///
+/// The mask is valid, and the call as its caller says.
+unsafe fn help_masked(
+    mask: *const sigset_t,
+    call: impl FnOnce(*const sigset_t) -> c_int,
+) -> Answer {
+    if in_signal_handler() {
+        return Answer::Forward;
+    }
+    // SAFETY: as the caller says; the copy is the set's to change.
+    let own = unsafe {
+        let mut own = *mask;
+        libc::sigaddset(&mut own, libc::SIGURG);
+        own
+    };
+    blocking(|| Answer::of(call(&own) as isize))
 }
 
 /// Waits until one of the descriptors may be ready, or for the time given.

@@ -270,15 +270,9 @@ fn epoll_tells_of_each_descriptor_and_of_instances_in_instances() {
         let mut events: [libc::epoll_event; 8] = unsafe { zeroed() };
         // SAFETY: integers.
         let none: libc::sigset_t = unsafe { zeroed() };
-        // Signals that the mask lets through meanwhile end the wait, the runtime's own among them.
-        let outcome = loop {
-            let outcome = match mask {
-                true => c!(epoll_pwait(epoll, events.as_mut_ptr(), most, time, &none)),
-                false => c!(epoll_wait(epoll, events.as_mut_ptr(), most, time)),
-            };
-            if !mask || outcome != Err(libc::EINTR) {
-                break outcome;
-            }
+        let outcome = match mask {
+            true => c!(epoll_pwait(epoll, events.as_mut_ptr(), most, time, &none)),
+            false => c!(epoll_wait(epoll, events.as_mut_ptr(), most, time)),
         };
         (
             outcome,

@@ -537,7 +537,13 @@ fn whoever_sends_much_waits_until_all_is_sent() {
         assert!(all == pattern(BYTES), "bytes are lost or change places");
     };
     for sender in senders {
-        waiting(tcp, |a| sender(a.as_raw_fd()), |b| read_all(Box::new(b)));
+        let small = || {
+            let (a, b) = tcp();
+            set_option(&a, libc::SO_SNDBUF, 50_000);
+            set_option(&b, libc::SO_RCVBUF, 50_000);
+            (a, b)
+        };
+        waiting(small, |a| sender(a.as_raw_fd()), |b| read_all(Box::new(b)));
         let pair = || UnixStream::pair().unwrap();
         waiting(pair, |a| sender(a.as_raw_fd()), |b| read_all(Box::new(b)));
     }

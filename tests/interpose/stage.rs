@@ -79,9 +79,15 @@ where
 {
     let on_os = {
         let (a, b) = prepare();
-        let over = AtomicBool::new(false);
+        let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|s| {
-            let waiter = s.spawn(|| until(&over, || wait(a)));
+            let waiter = s.spawn(|| {
+                begun.store(true, Ordering::Release);
+                until(&over, || wait(a))
+            });
+            while !begun.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
             std::thread::sleep(WAIT);
             let waited = !over.load(Ordering::Acquire);
             let ended = end(b);
