@@ -10,7 +10,9 @@ mod context;
 mod group;
 #[cfg(feature = "inspect")]
 pub mod inspect;
+#[cfg(all(feature = "interpose", not(loom)))]
 mod interpose;
+mod interposed;
 mod lock;
 pub mod net;
 mod preempt;
@@ -28,7 +30,7 @@ mod worker;
 pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
-pub use interpose::interposed;
+pub use interposed::interposed;
 pub use preempt::{Stall, StallKind};
 pub use reason::WaitReason;
 pub use roster::{

@@ -69,6 +69,8 @@ reasons! {
         Write write,
         /// `readv`: bytes to read, into several buffers.
         ReadV readv,
+        /// `writev`: room for bytes to write, from several buffers.
+        WriteV writev,
         /// `poll`: readiness of descriptors; also of `select` and `epoll_wait`.
         Poll poll,
         /// `fsync`, `fdatasync`: the disk.

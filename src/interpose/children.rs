@@ -12,7 +12,7 @@ use libc::{
 
 use super::Answer;
 use super::caller::in_signal_handler;
-use super::descriptor::{checked, perform};
+use super::descriptor::{Patience, checked, patience, perform};
 use super::symbols::next;
 use crate::reactor::op::Request;
 
@@ -84,7 +84,10 @@ fn collect_when_there(
     collect: impl Fn() -> isize,
 ) -> Answer {
     // Children of one OS thread alone cannot be waited for on another.
-    if options & (WNOHANG | libc::__WNOTHREAD) != 0 || in_signal_handler() {
+    if options & (WNOHANG | libc::__WNOTHREAD) != 0
+        || kind == libc::P_PIDFD && patience(id as c_int) == Patience::None
+        || in_signal_handler()
+    {
         return Answer::Forward;
     }
     loop {

@@ -5,6 +5,7 @@
 //! worker's name, who would wait in turn.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::time::{Duration, Instant};
 
 use libc::{EAGAIN, RWF_NOWAIT, SO_RCVTIMEO, SO_SNDTIMEO, iovec};
 
@@ -32,7 +33,7 @@ pub(super) unsafe fn read(fd: c_int, vectors: &[iovec], offset: Offset) -> Answe
     match first {
         Ok(n) if n == bytes || n == 0 => Answer::Done(n as isize),
         // Of a file, what was in memory; the kernel would have waited for the rest. What others have is all there is.
-        Ok(n) if is_regular(fd) => {
+        Ok(n) if is_on_disk(fd) => {
             let offset = if offset == HERE { HERE } else { offset + n as u64 };
             // SAFETY: as the caller says.
             let rest = unsafe { read_rest(fd, vectors, n, offset) };
@@ -89,8 +90,9 @@ pub(super) unsafe fn write(fd: c_int, vectors: &[iovec], offset: Offset) -> Answ
     match patience_of_file(fd) {
         Patience::Parks => {}
         Patience::None if written == 0 => return Answer::Failed(EAGAIN),
+        Patience::None => return Answer::Done(written as isize),
         Patience::Blocks if written == 0 => return Answer::Forward,
-        Patience::None | Patience::Blocks => return Answer::Done(written as isize),
+        Patience::Blocks => {}
     }
     // SAFETY: as the caller says.
     match unsafe { write_rest(fd, vectors, written, offset) } {
@@ -111,6 +113,9 @@ pub(super) fn sync(fd: c_int, data_only: bool) -> Answer {
 
 /// `open`, `openat` and `creat`. What the kernel finds in its cache is opened at once.
 ///
+/// To open a named pipe means to wait for who opens its other end. There is no op for that: io_uring tries in non-blocking
+/// mode first, in which such a pipe is opened, or not, without a wait.
+///
 /// # Safety
 ///
 /// As openat(2), on a green thread that may park.
@@ -120,6 +125,10 @@ pub(super) unsafe fn open(
     flags: c_int,
     mode: libc::mode_t,
 ) -> Answer {
+    // SAFETY: as the caller says.
+    if unsafe { is_fifo(directory, path, flags) } {
+        return if in_signal_handler() { Answer::Forward } else { Answer::Help };
+    }
     let makes = libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
     if flags & makes == 0 {
         let how: [u64; 3] = [flags as u32 as u64, 0, libc::RESOLVE_CACHED];
@@ -143,6 +152,22 @@ pub(super) unsafe fn open(
     unsafe { perform(Request::OpenAt { directory, path, flags, mode }, None, EAGAIN) }.into()
 }
 
+/// Whether to open it means to wait for somebody else.
+///
+/// # Safety
+///
+/// See [`open`].
+unsafe fn is_fifo(directory: c_int, path: *const c_char, flags: c_int) -> bool {
+    if flags & (libc::O_NONBLOCK | libc::O_PATH | libc::O_DIRECTORY) != 0 {
+        return false;
+    }
+    // SAFETY: a structure of integers.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid; of the path, the caller says it.
+    let known = unsafe { libc::fstatat(directory, path, &mut status, 0) } == 0;
+    known && status.st_mode & libc::S_IFMT == libc::S_IFIFO
+}
+
 /// The mode of a file that is opened with these flags: the argument is there only for some.
 pub(super) fn mode_of(flags: c_int, mode: libc::mode_t) -> libc::mode_t {
     let needs = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
@@ -160,7 +185,7 @@ pub(super) fn one(buffer: *const c_void, bytes: usize) -> [iovec; 1] {
 ///
 /// There are as many, and they stay for as long as the list is used.
 pub(super) unsafe fn list<'a>(vectors: *const iovec, count: c_int) -> &'a [iovec] {
-    if count <= 0 || count > libc::UIO_MAXIOV {
+    if count <= 0 || count > libc::UIO_MAXIOV || vectors.is_null() {
         return &[];
     }
     // SAFETY: as the caller says.
@@ -191,17 +216,32 @@ unsafe fn at_once(
     vectors: &[iovec],
     offset: Offset,
 ) -> Result<usize, c_int> {
-    let flags = RWF_NOWAIT as usize;
+    // SAFETY: as the caller says.
+    unsafe { call(number, fd, vectors, offset, RWF_NOWAIT) }
+}
+
+/// `preadv2` or `pwritev2`.
+///
+/// # Safety
+///
+/// See [`read`].
+unsafe fn call(
+    number: libc::c_long,
+    fd: c_int,
+    vectors: &[iovec],
+    offset: Offset,
+    flags: c_int,
+) -> Result<usize, c_int> {
     let (vector, count) = (vectors.as_ptr().addr(), vectors.len());
+    let (offset, flags) = (offset as usize, flags as usize);
     // The offset comes in two words, of which the second is for machines with short ones.
     // SAFETY: as the caller says.
-    checked(unsafe { SYSCALL.get()(number, fd as usize, vector, count, offset as usize, 0, flags) }
-        as isize)
+    checked(unsafe { SYSCALL.get()(number, fd as usize, vector, count, offset, 0, flags) } as isize)
 }
 
 /// Whether the kernel does not know how to do that on such a file without waiting, or at all.
 fn is_unknown(error: c_int) -> bool {
-    matches!(error, libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EPERM)
+    matches!(error, libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM)
 }
 
 /// For files of which the kernel can only tell whether they are ready: waits until they are.
@@ -219,17 +259,17 @@ fn await_readiness(fd: c_int, events: i16) -> Answer {
 /// Files on disks have no non-blocking mode.
 fn patience_of_file(fd: c_int) -> Patience {
     match patience(fd) {
-        Patience::None if is_regular(fd) && !in_signal_handler() => Patience::Parks,
+        Patience::None if is_on_disk(fd) && !in_signal_handler() => Patience::Parks,
         patience => patience,
     }
 }
 
-fn is_regular(fd: c_int) -> bool {
+fn is_on_disk(fd: c_int) -> bool {
     // SAFETY: a structure of integers.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is valid.
     let known = unsafe { libc::fstat(fd, &mut status) } == 0;
-    known && status.st_mode & libc::S_IFMT == libc::S_IFREG
+    known && matches!(status.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK)
 }
 
 /// Reads the rest of a file's bytes after the first `done`.
@@ -250,7 +290,7 @@ unsafe fn read_rest(
             let request =
                 Request::Read { fd, buffer: buffer.cast(), length: length(bytes), offset };
             // SAFETY: as the caller says; the rest of a buffer.
-            match unsafe { perform(request, None, EAGAIN) } {
+            match unsafe { transfer(request, None) } {
                 Ok(0) => return Ok(total),
                 Ok(n) => {
                     total += n;
@@ -278,9 +318,17 @@ unsafe fn write_rest(
     done: usize,
     offset: Offset,
 ) -> Result<usize, c_int> {
-    let limit = time_out(fd, SO_SNDTIMEO);
+    let (limit, begin) = (time_out(fd, SO_SNDTIMEO), Instant::now());
+    let remaining = || limit.map(|limit| limit.saturating_sub(begin.elapsed()));
     let mut total = 0;
-    for (buffer, bytes) in rest(vectors, done) {
+    if done == 0 && vectors.len() > 1 {
+        // As one, if it can be: it may be a message, or so short that a pipe takes it as a whole.
+        let request =
+            Request::WriteV { fd, vector: vectors.as_ptr(), count: vectors.len() as u32, offset };
+        // SAFETY: as the caller says.
+        total = unsafe { perform(request, limit, EAGAIN)? };
+    }
+    for (buffer, bytes) in rest(vectors, done + total) {
         let mut written = 0;
         while written < bytes {
             let at = if offset == HERE { HERE } else { offset + (done + total) as u64 };
@@ -293,7 +341,7 @@ unsafe fn write_rest(
                 offset: at,
             };
             // SAFETY: as the caller says.
-            match unsafe { perform(request, limit, EAGAIN) } {
+            match unsafe { transfer(request, remaining()) } {
                 Ok(0) => return Ok(total),
                 Ok(n) => {
                     written += n;
@@ -305,6 +353,29 @@ unsafe fn write_rest(
         }
     }
     Ok(total)
+}
+
+/// Reads or writes one buffer by an op; in a signal handler, by the system call.
+///
+/// # Safety
+///
+/// See [`read`].
+unsafe fn transfer(request: Request, limit: Option<Duration>) -> Result<usize, c_int> {
+    let (number, fd, buffer, length, offset) = match request {
+        _ if !in_signal_handler() => {
+            // SAFETY: as the caller says.
+            return unsafe { perform(request, limit, EAGAIN) };
+        }
+        Request::Read { fd, buffer, length, offset } => {
+            (libc::SYS_preadv2, fd, buffer.cast_const(), length, offset)
+        }
+        Request::Write { fd, buffer, length, offset } => {
+            (libc::SYS_pwritev2, fd, buffer, length, offset)
+        }
+        _ => unreachable!("it reads or writes one buffer"),
+    };
+    // SAFETY: as the caller says.
+    unsafe { call(number, fd, &one(buffer.cast(), length as usize), offset, 0) }
 }
 
 /// What is left of the buffers when the first `done` bytes are taken off.

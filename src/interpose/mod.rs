@@ -27,58 +27,21 @@
 //!   library's locks; [`word`]: waiting for their words. - [`helped`]: what blocks on a helper: names, locks of
 //!   files, and other locks.
 
-#[cfg(all(feature = "interpose", not(loom)))]
 mod answer;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod caller;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod children;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod condition;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod descriptor;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod files;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod futex;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod helped;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod mutex;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod next;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod poll;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod semaphore;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod sleep;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod sockets;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod symbols;
-#[cfg(all(feature = "interpose", not(loom)))]
 mod word;
 
-#[cfg(all(feature = "interpose", not(loom)))]
 use answer::Answer;
-
-/// A number that is no system call's, to which only this crate's `syscall` has an answer.
-const PROBE: libc::c_long = -0x7574_6872;
-
-/// Whether calls of the C library's blocking functions come to this crate, so that they park green threads.
-///
-/// If not (the feature `interpose` is off, or the program was linked in a way that binds such calls to the C library:
-/// see the documentation of the crate), they block the OS thread; the green thread is then moved to a helper after
-/// some milliseconds. [`Stats::interposed`](crate::Stats::interposed) counts the calls.
-///
-/// # Examples
-///
-/// ```
-/// assert_eq!(uthread::interposed(), cfg!(feature = "interpose"));
-/// ```
-pub fn interposed() -> bool {
-    let _errno = crate::preempt::KeepErrno::new();
-    // SAFETY: an unknown system call is an error.
-    unsafe { libc::syscall(PROBE) == PROBE }
-}

@@ -177,20 +177,24 @@ unsafe fn select_until(count: c_int, sets: [*mut fd_set; 3], limit: Limit) -> An
     if count < 0 {
         return Answer::Forward;
     }
-    if in_signal_handler() {
-        // Below, memory is allocated.
-        return Answer::Forward;
+    if count as usize > libc::FD_SETSIZE {
+        // Longer than their type says. The kernel looks at no more of them than there are descriptors.
+        return help();
     }
-    // Sets are as long as `count` says, whatever their type says.
     const BITS: usize = u64::BITS as usize;
+    const WORDS: usize = libc::FD_SETSIZE / BITS;
     let words = (count as usize).div_ceil(BITS);
     let asked = sets.map(|set| {
-        // SAFETY: as the caller says.
-        (!set.is_null())
-            .then(|| unsafe { std::slice::from_raw_parts(set.cast::<u64>(), words) }.to_vec())
+        let set = set.cast_const().cast::<u64>();
+        (!set.is_null()).then(|| {
+            let mut own = [0; WORDS];
+            // SAFETY: as the caller says; there are no more words.
+            unsafe { own.as_mut_ptr().copy_from_nonoverlapping(set, words) };
+            own
+        })
     });
     let ask = || {
-        let mut found = asked.clone();
+        let mut found = asked;
         let pointers = found.each_mut().map(|set| {
             set.as_mut().map_or(std::ptr::null_mut(), |set| set.as_mut_ptr().cast::<fd_set>())
         });
@@ -223,7 +227,7 @@ unsafe fn select_until(count: c_int, sets: [*mut fd_set; 3], limit: Limit) -> An
     ];
     let answer = wait(limit, ask, |time| {
         let wanted = (0..count as usize).filter_map(|fd| {
-            let has = |set: &&Option<Vec<u64>>| {
+            let has = |set: &&Option<[u64; WORDS]>| {
                 set.as_ref().is_some_and(|set| set[fd / BITS] & (1 << (fd % BITS)) != 0)
             };
             let events =
@@ -301,15 +305,13 @@ fn help() -> Answer {
     if in_signal_handler() { Answer::Forward } else { Answer::Help }
 }
 
-/// Events of any kind: a wait that ends too early is begun anew.
-const ANYTHING: u32 = (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP) as u32;
-
 /// Waits until one of the descriptors may be ready, or for the time given.
 fn wait_for_any(
     fds: impl Iterator<Item = (c_int, u32)> + Clone,
     time: Option<Duration>,
 ) -> Result<usize, c_int> {
-    let mut fds = fds.filter(|(fd, _)| *fd >= 0);
+    let all = fds.filter(|(fd, _)| *fd >= 0);
+    let mut fds = all.clone();
     let Some((first, events)) = fds.next() else {
         let Some(time) = time else { return Err(libc::EDEADLK) };
         crate::time::sleep(time);
@@ -336,8 +338,11 @@ fn wait_for_any(
     };
     for (fd, events) in std::iter::once((first, events)).chain(fds) {
         match control(libc::EPOLL_CTL_ADD, fd, events) {
-            // One that is listed twice: whatever happens to it is looked at.
-            Err(libc::EEXIST) => control(libc::EPOLL_CTL_MOD, fd, ANYTHING)?,
+            // One that is listed several times.
+            Err(libc::EEXIST) => {
+                let all = all.clone().filter(|(other, _)| *other == fd);
+                control(libc::EPOLL_CTL_MOD, fd, all.fold(0, |events, (_, more)| events | more))?;
+            }
             result => result?,
         }
     }

@@ -66,6 +66,9 @@ pub(super) fn usleep(microseconds: u32) -> Answer {
 
 /// `sched_yield`.
 pub(super) fn sched_yield() -> Answer {
+    if in_signal_handler() {
+        return Answer::Forward;
+    }
     worker::yield_now();
     Answer::Done(0)
 }

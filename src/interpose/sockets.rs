@@ -5,12 +5,13 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use libc::{
-    EAGAIN, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_NOSIGNAL, MSG_WAITALL, MSG_WAITFORONE,
-    SO_RCVTIMEO, SO_SNDTIMEO, iovec, mmsghdr, msghdr, sockaddr, socklen_t, timespec,
+    EAGAIN, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_NOSIGNAL, MSG_PEEK, MSG_WAITALL,
+    MSG_WAITFORONE, SO_RCVTIMEO, SO_SNDTIMEO, iovec, mmsghdr, msghdr, sockaddr, socklen_t,
+    timespec,
 };
 
 use super::Answer;
-use super::descriptor::{Patience, checked, length, patience, perform, time_out};
+use super::descriptor::{Patience, checked, length, patience, perform, time_out, wait_for};
 use super::sleep::duration;
 use super::symbols::next;
 use crate::reactor::op::Request;
@@ -44,6 +45,9 @@ pub(super) unsafe fn recvfrom(
         if address.is_null() {
             return recv(fd, buffer, bytes, flags);
         }
+        if address_length.is_null() {
+            return Answer::Forward;
+        }
         let mut vector = iovec { iov_base: buffer, iov_len: bytes };
         let mut message = one_buffer(&mut vector);
         message.msg_name = address.cast();
@@ -64,7 +68,13 @@ pub(super) unsafe fn recvfrom(
 pub(super) unsafe fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> Answer {
     let request = Request::RecvMsg { fd, message, flags };
     // SAFETY: as the caller says.
-    unsafe { receive(fd, flags, |flags| next::recvmsg.get()(fd, message, flags), request) }
+    unsafe {
+        if flags & (MSG_WAITALL | MSG_DONTWAIT) == MSG_WAITALL && (*message).msg_controllen > 0 {
+            // What comes with the bytes may end the wait for more of them, of which the op knows nothing.
+            return block(fd);
+        }
+        receive(fd, flags, |flags| next::recvmsg.get()(fd, message, flags), request)
+    }
 }
 
 /// Receives: at once if there is something, else by an op.
@@ -81,6 +91,10 @@ unsafe fn receive(
     if flags & (MSG_DONTWAIT | MSG_ERRQUEUE) != 0 {
         return Answer::of(call(flags));
     }
+    if flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL | MSG_PEEK {
+        // The op would look at the same bytes again.
+        return block(fd);
+    }
     // What waits for all may have to wait when it has got some, which only the op can.
     if flags & MSG_WAITALL == 0 {
         match checked(call(flags | MSG_DONTWAIT)) {
@@ -96,6 +110,11 @@ unsafe fn receive(
     }
 }
 
+/// The kernel's call shall do it.
+fn block(fd: c_int) -> Answer {
+    if patience(fd) == Patience::Parks { Answer::Help } else { Answer::Forward }
+}
+
 /// `recvmmsg`: one message after the other, as the kernel does.
 ///
 /// # Safety
@@ -109,13 +128,14 @@ pub(super) unsafe fn recvmmsg(
     limit: *mut timespec,
 ) -> Answer {
     // SAFETY: as the caller says.
-    let limit = match unsafe { limit.as_ref() }.map(|limit| duration(*limit)) {
-        Some(None) => return Answer::Failed(libc::EINVAL),
+    let mut time_out = unsafe { limit.as_mut() };
+    let limit = match time_out.as_ref().map(|limit| duration(**limit)) {
+        Some(None) => return Answer::Forward,
         limit => limit.flatten(),
     };
     let begin = Instant::now();
     let mut own_flags = flags & !MSG_WAITFORONE;
-    each_message(count, |i| {
+    let answer = each_message(count, |i| {
         if i > 0 && flags & MSG_WAITFORONE != 0 {
             own_flags |= MSG_DONTWAIT;
         }
@@ -126,9 +146,16 @@ pub(super) unsafe fn recvmmsg(
         // SAFETY: there are `count` messages.
         unsafe {
             let message = messages.add(i);
-            Some((recvmsg(fd, &raw mut (*message).msg_hdr, own_flags), &raw mut (*message).msg_len))
+            let answer = recvmsg(fd, &raw mut (*message).msg_hdr, own_flags);
+            Some((answer, &raw mut (*message).msg_len, usize::MAX))
         }
-    })
+    });
+    if let (Answer::Done(_), Some(limit), Some(rest)) = (answer, limit, &mut time_out) {
+        let time = limit.saturating_sub(begin.elapsed());
+        rest.tv_sec = time.as_secs() as libc::time_t;
+        rest.tv_nsec = time.subsec_nanos().into();
+    }
+    answer
 }
 
 /// `sendmmsg`: one message after the other, as the kernel does.
@@ -142,32 +169,66 @@ pub(super) unsafe fn sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> Answer {
-    each_message(count, |i| {
+    // The kernel takes no more at a time.
+    each_message(count.min(libc::UIO_MAXIOV as c_uint), |i| {
         // SAFETY: there are `count` messages.
         unsafe {
             let message = messages.add(i);
-            Some((sendmsg(fd, &raw const (*message).msg_hdr, flags), &raw mut (*message).msg_len))
+            let header = &raw const (*message).msg_hdr;
+            Some((sendmsg(fd, header, flags), &raw mut (*message).msg_len, length_of(header)))
         }
     })
 }
 
-/// Transfers messages until one fails; how many were, or the error of the first.
+/// Transfers messages until one fails, or is not transferred as a whole; how many were, or the error of the first.
+/// `transfer` says how it went, where to store how many bytes it was, and how many there were.
 fn each_message(
     count: c_uint,
-    mut transfer: impl FnMut(usize) -> Option<(Answer, *mut c_uint)>,
+    mut transfer: impl FnMut(usize) -> Option<(Answer, *mut c_uint, usize)>,
 ) -> Answer {
+    if count == 0 {
+        // Only the descriptor is looked at.
+        return Answer::Forward;
+    }
     let mut done = 0;
-    // The kernel takes no more at a time.
-    while done < (count as usize).min(libc::UIO_MAXIOV as usize) {
+    while done < count as usize {
         match transfer(done) {
-            // SAFETY: the pointer is to the field of a message that the caller vouched for.
-            Some((Answer::Done(n), length)) => unsafe { *length = n as c_uint },
-            Some((error, _)) if done == 0 => return error,
+            Some((Answer::Done(n), length, whole)) => {
+                // SAFETY: the pointer is to the field of a message that the caller vouched for.
+                unsafe { *length = n as c_uint };
+                done += 1;
+                if whole != usize::MAX && (n as usize) < whole {
+                    break;
+                }
+            }
+            Some((error, ..)) if done == 0 => return error,
             _ => break,
         }
-        done += 1;
     }
     Answer::Done(done as isize)
+}
+
+/// The bytes of a message.
+///
+/// # Safety
+///
+/// It is a valid message.
+unsafe fn length_of(message: *const msghdr) -> usize {
+    // SAFETY: as the caller says.
+    unsafe { vectors_of(message) }.iter().map(|v| v.iov_len).fold(0, usize::saturating_add)
+}
+
+/// The buffers of a message.
+///
+/// # Safety
+///
+/// See [`length_of`].
+unsafe fn vectors_of<'a>(message: *const msghdr) -> &'a [iovec] {
+    // SAFETY: as the caller says; an empty list may be a null pointer.
+    unsafe {
+        let count = (*message).msg_iovlen;
+        if count == 0 { &[] } else { std::slice::from_raw_parts((*message).msg_iov, count) }
+    }
 }
 
 /// `send`.
@@ -221,16 +282,10 @@ pub(super) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
     // SAFETY: as the caller says.
     unsafe {
         let call = |flags| next::sendmsg.get()(fd, message, flags);
-        let vectors = || {
-            // An empty list may be a null pointer.
-            let count = (*message).msg_iovlen;
-            if count == 0 { &[] } else { std::slice::from_raw_parts((*message).msg_iov, count) }
-        };
         if flags & MSG_DONTWAIT != 0 {
             return Answer::of(call(flags));
         }
-        let bytes = vectors().iter().map(|v| v.iov_len).fold(0, usize::saturating_add);
-        transmit(fd, flags, bytes, call, |sent, limit| {
+        transmit(fd, flags, length_of(message), call, |sent, limit| {
             if sent == 0 {
                 let request =
                     Request::SendMsg { fd, message, flags: flags | MSG_WAITALL | MSG_NOSIGNAL };
@@ -239,20 +294,24 @@ pub(super) unsafe fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
             // A stream has taken the first part, with what accompanies the message.
             let mut skip = sent;
             let mut total = 0;
-            for vector in vectors() {
+            let begin = Instant::now();
+            for vector in vectors_of(message) {
                 let skipped = skip.min(vector.iov_len);
                 skip -= skipped;
                 let rest = vector.iov_len - skipped;
                 if rest == 0 {
                     continue;
                 }
+                let limit = limit.map(|limit| limit.saturating_sub(begin.elapsed()));
                 match send_rest(fd, vector.iov_base.byte_add(skipped), rest, flags, limit) {
-                    Ok(n) => total += n,
+                    Ok(n) => {
+                        total += n;
+                        if n < rest {
+                            break;
+                        }
+                    }
                     Err(_) if total > 0 => break,
                     error => return error,
-                }
-                if total < rest {
-                    break;
                 }
             }
             Ok(total)
@@ -343,8 +402,35 @@ pub(super) unsafe fn connect(
         return Answer::Forward;
     }
     let request = Request::Connect { fd, address, length: address_length };
+    let limit = time_out(fd, SO_SNDTIMEO);
     // SAFETY: as the caller says.
-    unsafe { perform(request, time_out(fd, SO_SNDTIMEO), libc::EINPROGRESS) }.into()
+    match unsafe { perform(request, limit, libc::EINPROGRESS) } {
+        // Nothing is in progress where it is a queue of connections in which there is no room.
+        Err(libc::EINPROGRESS) if is_local(fd) => Answer::Failed(EAGAIN),
+        // Somebody has begun it, and did not wait for the end.
+        Err(libc::EALREADY) => match wait_for(fd, libc::POLLOUT as u32, limit) {
+            Ok(0) => Answer::Failed(libc::EALREADY),
+            _ => Answer::Forward,
+        },
+        result => result.into(),
+    }
+}
+
+/// Whether it is a Unix socket.
+fn is_local(fd: c_int) -> bool {
+    let mut domain: c_int = 0;
+    let mut length = size_of_val(&domain) as socklen_t;
+    // SAFETY: the pointers are valid, the length is that of what the kernel writes.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            (&raw mut domain).cast(),
+            &mut length,
+        )
+    };
+    result == 0 && domain == libc::AF_UNIX
 }
 
 /// A message of one buffer.

@@ -13,13 +13,12 @@ use libc::{
     siginfo_t, sigset_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
 };
 
-use super::answer::{Answer, set_errno};
+use super::answer::{Answer, errno, set_errno};
 use super::helped::{self, try_lock, try_lock_until};
 use super::next::Next;
 use super::sleep::Until;
-use super::{
-    PROBE, caller, children, condition, files, futex, mutex, poll, semaphore, sleep, sockets,
-};
+use super::{caller, children, condition, files, futex, mutex, poll, semaphore, sleep, sockets};
+use crate::interposed::PROBE;
 use crate::reactor::op::HERE;
 use crate::worker::blocking;
 
@@ -53,12 +52,15 @@ macro_rules! functions {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($argument: $type),*) -> $result {
                 if let Some(thread) = caller::green() {
+                    // Of calls on the way to a success the caller does not see the errors.
+                    let before = errno();
                     // SAFETY: what the caller owes the C library's function is what the replacement needs.
                     #[allow(unused_unsafe)]
                     let answer = unsafe { $answer };
                     if !matches!(answer, Answer::Forward | Answer::Quick(_)) {
                         caller::count(thread);
                     }
+                    set_errno(before);
                     match answer {
                         Answer::Done(value) | Answer::Quick(value) => return value as $result,
                         Answer::Failed(error) => {

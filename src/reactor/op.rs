@@ -33,6 +33,8 @@ pub(crate) enum Request {
     Write { fd: RawFd, buffer: *const u8, length: u32, offset: u64 },
     /// `preadv`, or `readv` if the offset is [`HERE`]: bytes read.
     ReadV { fd: RawFd, vector: *const libc::iovec, count: u32, offset: u64 },
+    /// `pwritev`, or `writev` if the offset is [`HERE`]: bytes written.
+    WriteV { fd: RawFd, vector: *const libc::iovec, count: u32, offset: u64 },
     /// `poll` of one descriptor: the events that were found.
     Poll { fd: RawFd, events: u32 },
     /// `fsync`, or `fdatasync` if only the data matters.
@@ -63,6 +65,7 @@ impl Request {
             Request::Read { .. } => WaitReason::Read,
             Request::Write { .. } => WaitReason::Write,
             Request::ReadV { .. } => WaitReason::ReadV,
+            Request::WriteV { .. } => WaitReason::WriteV,
             Request::Poll { .. } => WaitReason::Poll,
             Request::Fsync { .. } => WaitReason::Fsync,
             Request::OpenAt { .. } => WaitReason::OpenAt,

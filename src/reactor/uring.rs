@@ -311,6 +311,9 @@ fn entry(request: &Request) -> Entry {
         Request::ReadV { fd, vector, count, offset } => {
             opcode::Readv::new(Fd(fd), vector, count).offset(offset).build()
         }
+        Request::WriteV { fd, vector, count, offset } => {
+            opcode::Writev::new(Fd(fd), vector, count).offset(offset).build()
+        }
         Request::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events).build(),
         Request::Fsync { fd, data_only } => {
             let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };

@@ -315,7 +315,8 @@ pub(crate) fn finish_thread_locals() {
 ///
 /// A thread that was interrupted may hold any lock, malloc's included, and wait for its turn on this very
 /// worker. A section that waits for such a lock is long: only after some tens of milliseconds are the
-/// threads that wait behind it given to other workers or helpers. Prepare what it needs before.
+/// threads that wait behind it given to other workers or helpers. Threads whose sleep or I/O ends on this worker
+/// meanwhile are not: do not wait for what one of them is to do. Prepare what it needs before.
 ///
 /// A section costs about two nanoseconds, and forbids nothing but interruptions: threads on other workers
 /// go on. It is for code that depends on the OS thread that it runs on (`gettid`, signal masks), not a lock.

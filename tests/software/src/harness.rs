@@ -145,7 +145,7 @@ impl Comparison {
 ///
 /// # Panics
 ///
-/// This malloc has no arenas.
+/// If the C library's malloc does not know of arenas.
 pub fn without_shared_arenas() {
     const ARENAS: libc::c_int = 4096;
     // SAFETY: it has no preconditions.
