@@ -69,16 +69,16 @@ pub struct Comparison {
     pub workers: usize,
     /// Calls of the C library that must have come to the runtime, at the least.
     pub calls: u64,
-    /// How many in a hundred calls may have blocked a worker: of a kind of calls that is missed, it is most of them. `None` if it
-    /// does not matter.
-    pub percent: Option<u64>,
+    /// How many in a thousand calls may have blocked a worker. Of a kind of calls that is missed, it is most of them; and if
+    /// all are missed, each thread does once, and [`calls`](Self::calls) are too few.
+    pub per_mille: u64,
 }
 
 impl Comparison {
     /// Two workers, which hardly anything may block but malloc: memory that one thread takes and another gives back is in an
     /// arena of which both want the lock; see [`without_shared_arenas`].
     pub const fn of_calls(calls: u64) -> Comparison {
-        Comparison { workers: 2, calls, percent: Some(1) }
+        Comparison { workers: 2, calls, per_mille: 1 }
     }
 
     /// Does the work on OS threads, then on green ones, and compares.
@@ -123,7 +123,7 @@ impl Comparison {
         if !uthread::interposed() {
             return Ok(());
         }
-        let most = self.percent.map_or(u64::MAX, |p| A_FEW + stats.interposed * p / 100);
+        let most = A_FEW + stats.interposed * self.per_mille / 1000;
         let goals = [
             (stats.interposed >= self.calls, "calls went past the runtime"),
             (stats.helper_moves <= most, "workers were blocked"),
