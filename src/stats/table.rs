@@ -23,13 +23,13 @@ macro_rules! row {
     };
 }
 
-/// What is counted for each operation, by their numbers.
+/// What is counted for each operation, by their numbers. On the heap: a worker is made on a stack, which may be small.
 #[derive(Debug)]
-struct OpTimes([Times; WaitReason::OPERATIONS]);
+struct OpTimes(Box<[Times]>);
 
 impl Default for OpTimes {
     fn default() -> OpTimes {
-        OpTimes(std::array::from_fn(|_| Times::default()))
+        OpTimes((0..WaitReason::OPERATIONS).map(|_| Times::default()).collect())
     }
 }
 
