@@ -162,7 +162,7 @@ impl Bucket {
                 // SAFETY: it was taken out of the list and not notified yet, so it is still there, and nobody else
                 // uses its links.
                 unsafe {
-                    chain = links(waiter, |l| l.next);
+                    chain = read_links(waiter).next;
                     notify(&(*waiter.as_ptr()).parker);
                 }
             }
@@ -224,6 +224,17 @@ unsafe fn links<R>(waiter: NonNull<Waiter>, f: impl FnOnce(&mut Links) -> R) -> 
     unsafe { (*waiter.as_ptr()).links.with_mut(|links| f(&mut *links)) }
 }
 
+/// The links of a waiter.
+///
+/// # Safety
+///
+/// The waiter is in place, and nobody changes them: the caller holds its bucket's lock, or has taken it out of the list and
+/// not notified it.
+unsafe fn read_links(waiter: NonNull<Waiter>) -> Links {
+    // SAFETY: as the caller says.
+    unsafe { (*waiter.as_ptr()).links.with(|links| *links) }
+}
+
 impl List {
     /// # Safety
     ///
@@ -248,10 +259,12 @@ impl List {
     unsafe fn remove(&mut self, waiter: NonNull<Waiter>) -> bool {
         // SAFETY: what is in the list is in place, and the waiter is as the caller says.
         unsafe {
-            let Links { listed, previous, next } = links(waiter, std::mem::take);
+            // Who has taken it out may be about to read where its chain goes on.
+            let Links { listed, previous, next } = read_links(waiter);
             if !listed {
                 return false;
             }
+            links(waiter, |own| *own = Links::default());
             match previous {
                 Some(previous) => links(previous, |l| l.next = next),
                 None => self.first = next,
@@ -414,6 +427,27 @@ mod models {
             let waker = loom::thread::spawn(move || wake(&other, 1));
             wait(&futex);
             waker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn one_whose_time_is_up_when_it_is_woken_does_not_keep_the_next_from_that() {
+        loom::model(|| {
+            let futex = futex();
+            let other = futex.clone();
+            let (first, second) = (Waiter::new(64, 1), Waiter::new(64, 1));
+            // SAFETY: they stay in place until they were removed or notified.
+            assert!(unsafe {
+                futex.bucket.wait(&first, || true) && futex.bucket.wait(&second, || true)
+            });
+            let waker = loom::thread::spawn(move || wake(&other, u32::MAX));
+            if !futex.bucket.remove(&first) {
+                while !first.parker.take() {
+                    loom::thread::yield_now();
+                }
+            }
+            waker.join().unwrap();
+            assert!(second.parker.take());
         });
     }
 
