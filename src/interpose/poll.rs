@@ -19,7 +19,7 @@ use super::caller::in_signal_handler;
 use super::descriptor::wait_for;
 use super::sleep::duration;
 use super::symbols::next;
-use crate::worker::blocking;
+use crate::worker;
 
 /// Until when a call waits.
 #[derive(Clone, Copy)]
@@ -325,8 +325,9 @@ fn help() -> Answer {
     if in_signal_handler() { Answer::Forward } else { Answer::Help }
 }
 
-/// Calls a function with a signal mask on a helper. The runtime's own signal, which the caller knows nothing of, stays
-/// blocked: it would end the wait.
+/// Calls a function with a signal mask on a helper. There the runtime's own signal, which the caller knows nothing of and
+/// which would end the wait, stays blocked. If no helper is to be had the call is made on the worker, which only that
+/// signal can rescue: then it ends with `EINTR`.
 ///
 /// # Safety
 ///
@@ -338,13 +339,15 @@ unsafe fn help_masked(
     if in_signal_handler() {
         return Answer::Forward;
     }
-    // SAFETY: as the caller says; the copy is the set's to change.
-    let own = unsafe {
-        let mut own = *mask;
-        libc::sigaddset(&mut own, libc::SIGURG);
-        own
-    };
-    blocking(|| Answer::of(call(&own) as isize))
+    // SAFETY: as the caller says.
+    let mut own = unsafe { *mask };
+    worker::blocking(|| {
+        if worker::current().is_some_and(|thread| thread.get().worker().is_none()) {
+            // SAFETY: the set is a valid one.
+            unsafe { libc::sigaddset(&mut own, libc::SIGURG) };
+        }
+        Answer::of(call(&own) as isize)
+    })
 }
 
 /// Waits until one of the descriptors may be ready, or for the time given.

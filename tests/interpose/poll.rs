@@ -28,6 +28,16 @@ fn poll(asked: &[(RawFd, i16)], time: i32) -> (Outcome, Vec<i16>) {
     (outcome, fds.iter().map(|fd| fd.revents).collect())
 }
 
+/// Who lets signals through must expect to be told of some that are none of its own, if its call is made on a worker.
+fn until_served(call: impl Fn() -> Outcome) -> Outcome {
+    loop {
+        match call() {
+            Err(libc::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 fn nanoseconds(time: Duration) -> timespec {
     timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
 }
@@ -40,7 +50,9 @@ fn ppoll(asked: &[(RawFd, i16)], time: Option<Duration>, mask: bool) -> (Outcome
     // SAFETY: integers.
     let none: libc::sigset_t = unsafe { zeroed() };
     let mask = if mask { &raw const none } else { null() };
-    let outcome = c!(ppoll(fds.as_mut_ptr(), fds.len() as u64, time, mask));
+    let fds_pointer = fds.as_mut_ptr();
+    let call = || c!(ppoll(fds_pointer, asked.len() as u64, time, mask));
+    let outcome = if mask.is_null() { call() } else { until_served(call) };
     (outcome, fds.iter().map(|fd| fd.revents).collect())
 }
 
@@ -271,7 +283,10 @@ fn epoll_tells_of_each_descriptor_and_of_instances_in_instances() {
         // SAFETY: integers.
         let none: libc::sigset_t = unsafe { zeroed() };
         let outcome = match mask {
-            true => c!(epoll_pwait(epoll, events.as_mut_ptr(), most, time, &none)),
+            true => {
+                let events = events.as_mut_ptr();
+                until_served(|| c!(epoll_pwait(epoll, events, most, time, &none)))
+            }
             false => c!(epoll_wait(epoll, events.as_mut_ptr(), most, time)),
         };
         (
