@@ -184,14 +184,15 @@ fn a_time_out_is_never_early() {
 
 #[test]
 fn who_polls_waits_for_any_of_them() {
-    let polls: [fn(&[(RawFd, i16)]) -> (Outcome, Vec<i16>); 4] = [
+    type Poll = fn(&[(RawFd, i16)]) -> (Outcome, Vec<i16>);
+    let polls: [Poll; 4] = [
         |fds| poll(fds, -1),
         |fds| poll(fds, 10_000),
         |fds| ppoll(fds, None, false),
         |fds| ppoll(fds, None, true),
     ];
     for (i, poll) in polls.into_iter().enumerate() {
-        waiting(pipe, |r| poll(&[(r.as_raw_fd(), POLLIN)]), |w| drop(w));
+        waiting(pipe, |r| poll(&[(r.as_raw_fd(), POLLIN)]), drop);
         let pipes = || {
             let (readers, writers): (Vec<_>, Vec<_>) = (0..50).map(|_| pipe()).unzip();
             (readers, writers)

@@ -59,7 +59,8 @@ fn in_own_process(test: &str, scenario: impl FnOnce()) {
 fn handlers_may_wait_while_their_threads_compute_or_wait() {
     in_own_process("signals::handlers_may_wait_while_their_threads_compute_or_wait", || {
         let (r, w) = std::io::pipe().unwrap();
-        (TO.store(w.as_raw_fd(), Relaxed), FROM.store(r.as_raw_fd(), Relaxed));
+        TO.store(w.as_raw_fd(), Relaxed);
+        FROM.store(r.as_raw_fd(), Relaxed);
         for flags in [0, libc::SA_RESTART, libc::SA_ONSTACK, libc::SA_ONSTACK | libc::SA_RESTART] {
             install(libc::SIGUSR1, wait_in_handler, flags);
             let runtime = runtime();
