@@ -6,8 +6,9 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -85,16 +86,20 @@ impl Drop for Program {
 }
 
 /// Starts a program at a free port, several times if somebody else takes the port meanwhile.
+///
+/// Whether it is ready is asked at its socket in its directory, which it opens when it has got the port: at the port
+/// somebody else may answer.
 fn at_free_port(
     what: &str,
     start: impl Fn(u16) -> io::Result<Program>,
-    is_ready: impl Fn(SocketAddr) -> bool,
+    is_ready: impl Fn(&Path, u16) -> bool,
 ) -> io::Result<(Program, SocketAddr)> {
     let mut log = String::new();
     for _ in 0..ATTEMPTS {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut program = start(address.port())?;
-        if program.becomes_ready(|| is_ready(address))? {
+        let directory = program.directory.path().to_owned();
+        if program.becomes_ready(|| is_ready(&directory, address.port()))? {
             return Ok((program, address));
         }
         log = program.log();
@@ -144,7 +149,7 @@ impl Redis {
                 .arg(directory.path());
             Program::start(command, Signal::SIGTERM, directory)
         };
-        let is_ready = |address| TcpStream::connect(address).is_ok();
+        let is_ready = |directory: &Path, _| UnixStream::connect(directory.join("socket")).is_ok();
         let (program, address) =
             at_free_port("redis-server", start, is_ready).expect("Redis can be started");
         Some(Redis { address, program })
@@ -218,10 +223,10 @@ impl Postgres {
 
 /// Whether it takes connections: it listens some time before it does, and answers with errors. The first message of a
 /// session that was begun is about authentication (`R`).
-fn is_postgres_ready(address: SocketAddr) -> bool {
+fn is_postgres_ready(directory: &Path, port: u16) -> bool {
     use std::io::{Read, Write};
     let ask = || {
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = UnixStream::connect(directory.join(format!(".s.PGSQL.{port}")))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let start_up = b"\x00\x03\x00\x00user\0postgres\0\0";
         stream.write_all(&(start_up.len() as u32 + 4).to_be_bytes())?;
