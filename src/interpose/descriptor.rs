@@ -62,6 +62,9 @@ pub(super) fn time_out(fd: c_int, option: c_int) -> Option<Duration> {
 
 /// Does an op; the error if it takes longer than the time given is `expired`.
 ///
+/// Nobody cancels it but its time-out. The kernel does (`ECANCELED`) if it wants a thread of its own for the op and can start
+/// none just then, because a signal is pending, as ticks are: nothing was done, and it is tried again.
+///
 /// # Safety
 ///
 /// The pointers of the request are valid. To be called on a green thread that may park.
@@ -70,9 +73,14 @@ pub(super) unsafe fn perform(
     limit: Option<Duration>,
     expired: c_int,
 ) -> Result<usize, c_int> {
-    // SAFETY: as the caller says.
-    let result = unsafe { worker::perform(request, limit) };
-    result.map(|n| n as usize).map_err(|error| error.raw_os_error().unwrap_or(expired))
+    loop {
+        // SAFETY: as the caller says.
+        match unsafe { worker::perform(request, limit) } {
+            Ok(n) => return Ok(n as usize),
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => worker::yield_now(),
+            Err(error) => return Err(error.raw_os_error().unwrap_or(expired)),
+        }
+    }
 }
 
 /// Waits until the descriptor is ready for one of the events (poll(2)), or for the time given; what was found, 0 if nothing.
