@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(feature = "interpose"),
+    allow(dead_code, unused_imports, reason = "some parts serve the C library's functions only")
+)]
 
 mod arch;
 mod atomic;
@@ -6,6 +10,9 @@ mod context;
 mod group;
 #[cfg(feature = "inspect")]
 pub mod inspect;
+#[cfg(all(feature = "interpose", not(loom)))]
+mod interpose;
+mod interposed;
 mod lock;
 pub mod net;
 mod preempt;
@@ -23,6 +30,7 @@ mod worker;
 pub use std::thread::available_parallelism;
 
 pub use group::{Group, GroupBuilder, schedstat};
+pub use interposed::interposed;
 pub use preempt::{Stall, StallKind};
 pub use reason::WaitReason;
 pub use roster::{

@@ -25,6 +25,12 @@ unsafe impl<T: Send> Sync for SpinLock<T> {}
 unsafe impl<T: Send> Send for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
+    #[cfg(not(loom))] // Loom's atomics cannot be made at compile time.
+    pub(crate) const fn new(value: T) -> SpinLock<T> {
+        SpinLock { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    #[cfg(loom)]
     pub(crate) fn new(value: T) -> SpinLock<T> {
         SpinLock { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }

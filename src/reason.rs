@@ -63,12 +63,34 @@ reasons! {
         RecvMsg recvmsg,
         /// `sendmsg`: room for bytes to write, from several buffers.
         SendMsg sendmsg,
+        /// `read`: bytes to read from a file of any kind.
+        Read read,
+        /// `write`: room for bytes to write, or the disk, in a file of any kind.
+        Write write,
+        /// `readv`: bytes to read, into several buffers.
+        ReadV readv,
+        /// `writev`: room for bytes to write, from several buffers.
+        WriteV writev,
+        /// `poll`: readiness of descriptors; also of `select` and `epoll_wait`.
+        Poll poll,
+        /// `fsync`, `fdatasync`: the disk.
+        Fsync fsync,
+        /// `openat`: the file system.
+        OpenAt openat,
+        /// `waitid`: a child process.
+        WaitId waitid,
+        /// `futex_wait`: a mutex or a semaphore of the C library's.
+        FutexWait futex_wait,
     }
     others {
         /// A time: [`sleep`](fn@crate::sleep).
         Sleep "sleep",
         /// [`park`](fn@crate::park) and [`park_timeout`](fn@crate::park_timeout).
         Park "park",
+        /// A word of memory to change, as futex(2): a lock of `std`'s, [`std::thread::park`].
+        Futex "futex",
+        /// A condition variable of the C library's.
+        Condition "condition",
         /// The end of another thread: [`JoinHandle::join`](crate::JoinHandle::join).
         Join "join",
         /// The end of the threads of a [`scope`](fn@crate::scope).

@@ -1,5 +1,6 @@
 //! The public face of runtimes: the one that starts by itself, and others for those who want several.
 
+use std::ffi::OsString;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -228,6 +229,14 @@ impl RuntimeBuilder {
         // Nobody else sets it, since the lock is held.
         GLOBAL.set(runtime).map_err(|_| io::ErrorKind::AlreadyExists.into())
     }
+}
+
+/// A variable that has the process do something to files or signals. A program that has more rights than its caller
+/// (getauxval(3), `AT_SECURE`) takes no orders from there.
+pub(crate) fn order_from_environment(name: &str) -> Option<OsString> {
+    // SAFETY: no preconditions.
+    let is_trusted = unsafe { libc::getauxval(libc::AT_SECURE) } == 0;
+    std::env::var_os(name).filter(|_| is_trusted)
 }
 
 /// A number from the environment; what is none is not there.

@@ -15,6 +15,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uthread::inspect::protocol::{
@@ -30,11 +31,17 @@ struct Place(PathBuf);
 impl Place {
     fn new() -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("uthread-inspect-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Place(path)
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("uthread-inspect-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Place(path),
+                // Left by a process that had the same number.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -218,6 +225,62 @@ fn threads_are_sorted_searched_and_cut_by_the_server() {
         let behind = SnapshotRequest { offset: 5, limit: usize::MAX, ..by_name };
         assert_eq!(names(behind), (vec![], 5));
         threads.into_iter().for_each(end);
+    });
+}
+
+#[test]
+fn times_are_of_the_interval_and_in_all() {
+    served(|runtime, path| {
+        let mut client = Client::connect(path);
+        let turns = |client: &mut Client| {
+            let snapshot = client.snapshot(SnapshotRequest::default());
+            assert!(snapshot.cpu_ns > 0 && snapshot.took_ns > 0);
+            let names: Vec<_> =
+                snapshot.times.iter().map(|t| (&*t.name, t.op.as_deref())).collect();
+            assert_eq!(
+                names[..3],
+                ["run_delay", "wakeup_latency", "slice_length"].map(|n| (n, None))
+            );
+            assert!(names.contains(&("op_latency", Some("recv"))));
+            let all = snapshot.times.iter();
+            assert!(all.clone().all(|t| t.count <= t.total && t.p50_ns <= t.p99_ns));
+            snapshot.times[2].clone()
+        };
+        runtime.run(|| (0..10).for_each(|_| uthread::yield_now()));
+        let first = turns(&mut client);
+        assert!(first.total >= 10 && first.count == first.total && first.max_ns > 0, "{first:?}");
+        std::thread::sleep(Duration::from_millis(600));
+        runtime.run(uthread::yield_now);
+        let second = turns(&mut client);
+        assert!(second.total > first.total && (1..10).contains(&second.count), "{second:?}");
+    });
+}
+
+#[test]
+fn names_are_those_of_the_threads_that_exist_however_often_one_looks() {
+    served(|runtime, path| {
+        let mut client = Client::connect(path);
+        let mut names = |search: &str| {
+            let request = SnapshotRequest {
+                sort: Column::Name,
+                search: search.into(),
+                ..SnapshotRequest::default()
+            };
+            let rows = client.snapshot(request).rows.into_iter();
+            rows.filter_map(|row| row.name).collect::<Vec<_>>().join(" ")
+        };
+        let [b, c] = ["bird", "cat"].map(|name| park_named(runtime, name));
+        assert_eq!((names(""), names("")), ("bird cat".into(), "bird cat".into()));
+        let a = park_named(runtime, "ant");
+        assert_eq!(names(""), "ant bird cat");
+        end(b);
+        let d = park_named(runtime, "dog");
+        assert_eq!(
+            (names(""), names("o"), names("")),
+            ("ant cat dog".into(), "dog".into(), "ant cat dog".into())
+        );
+        [a, c, d].into_iter().for_each(end);
+        assert_eq!(names(""), "");
     });
 }
 
@@ -409,6 +472,23 @@ fn only_the_user_may_connect() {
         assert!(file.file_type().is_socket());
         assert_eq!(file.permissions().mode() & 0o7777, 0o600);
     });
+}
+
+#[test]
+fn a_path_may_be_as_long_as_the_kernel_takes() {
+    const MOST: usize = 107;
+    let place = Place::new();
+    let rest = MOST - place.0.as_os_str().len() - "//s".len();
+    let directory = place.0.join("d".repeat(rest));
+    fs::create_dir(&directory).unwrap();
+    let path = directory.join("s");
+    assert_eq!(path.as_os_str().len(), MOST);
+    let runtime = runtime(&path);
+    assert!(Client::connect(&path).is_greeted());
+    let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["s"]);
+    drop(runtime);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 #[test]

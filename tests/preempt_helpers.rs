@@ -1,6 +1,8 @@
 //! Helpers: where threads go that block, how many there are, and how they come back.
 #![cfg(target_arch = "x86_64")] // elsewhere nobody is interrupted yet
 
+#[path = "common/kernel.rs"]
+mod kernel;
 #[path = "common/preempt.rs"]
 mod preempt;
 #[path = "common/watchdog.rs"]
@@ -26,12 +28,9 @@ fn until_moved(moves: u64) {
 
 /// On the last worker: a thread blocks until it was moved, and gets what it waits for from its neighbour.
 fn block_once() {
-    let (mut reader, mut writer) = io::pipe().unwrap();
+    let (reader, mut writer) = io::pipe().unwrap();
     let moved = uthread::stats().helper_moves;
-    let blocked = uthread::spawn(move || {
-        let mut byte = [0];
-        reader.read_exact(&mut byte).map(|()| byte).unwrap()
-    });
+    let blocked = uthread::spawn(move || [kernel::read_byte(&reader)]);
     until_moved(moved + 1);
     writer.write_all(b"z").unwrap();
     assert_eq!(blocked.join().unwrap(), *b"z");
@@ -52,10 +51,10 @@ fn threads_that_compute_in_sections_come_back_between_them() {
         let runtime = hectic(workers).build().unwrap();
         watched(&runtime, || {
             on_the_last_worker(&runtime, || {
-                let (mut reader, mut writer) = io::pipe().unwrap();
+                let (reader, mut writer) = io::pipe().unwrap();
                 let moved = uthread::stats().helper_moves;
                 let blocked = uthread::spawn(move || {
-                    reader.read_exact(&mut [0]).unwrap();
+                    kernel::read_byte(&reader);
                     // Now on a helper, where no turn begins.
                     let turns = uthread::schedstat().turns;
                     while uthread::schedstat().turns == turns {
@@ -122,13 +121,7 @@ fn more_threads_than_helpers_take_turns() {
                 let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
                 let blocked: Vec<_> = readers
                     .into_iter()
-                    .map(|mut reader| {
-                        uthread::spawn(move || {
-                            let mut byte = [0];
-                            reader.read_exact(&mut byte).unwrap();
-                            byte[0]
-                        })
-                    })
+                    .map(|reader| uthread::spawn(move || kernel::read_byte(&reader)))
                     .collect();
                 until_moved(2);
                 for (i, writer) in writers.iter_mut().enumerate() {
@@ -149,11 +142,11 @@ fn a_thread_that_computes_after_it_blocked_comes_back() {
         let runtime = hectic(workers).build().unwrap();
         watched(&runtime, || {
             on_the_last_worker(&runtime, || {
-                let (mut reader, mut writer) = io::pipe().unwrap();
+                let (reader, mut writer) = io::pipe().unwrap();
                 let (read, over) = (&AtomicBool::new(false), &AtomicBool::new(false));
                 uthread::scope(|s| {
                     s.spawn(move || {
-                        reader.read_exact(&mut [0]).unwrap();
+                        kernel::read_byte(&reader);
                         read.store(true, Ordering::Release);
                         spin_until(over);
                     });

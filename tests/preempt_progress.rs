@@ -1,5 +1,7 @@
 //! Nobody waits for ever: neither for a turn to end, nor for a helper, nor for what an interrupted thread holds.
 
+#[path = "common/kernel.rs"]
+mod kernel;
 #[path = "common/preempt.rs"]
 mod preempt;
 #[path = "common/subprocess.rs"]
@@ -122,17 +124,16 @@ fn a_thread_on_the_only_helper_is_served_by_one_that_finds_none() {
     let runtime = hectic(1).helpers(1).build().unwrap();
     watched(&runtime, || {
         runtime.run(|| {
-            let (mut reader, mut writer) = std::io::pipe().unwrap();
-            let served = uthread::spawn(move || reader.read_exact(&mut [0]).unwrap());
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let served = uthread::spawn(move || kernel::read_byte(&reader));
             yield_until(|| uthread::stats().helper_moves == 1);
 
-            let lock = Arc::new(Mutex::new(()));
-            let held = lock.lock().unwrap();
-            let (wants, theirs) = (Arc::new(AtomicBool::new(false)), lock.clone());
+            let (order, mut orders) = std::io::pipe().unwrap();
+            let wants = Arc::new(AtomicBool::new(false));
             let wanted = wants.clone();
             let serving = uthread::spawn(move || {
                 tell(&wants);
-                drop(theirs.lock().unwrap());
+                kernel::read_byte(&order);
                 writer.write_all(b"!").unwrap();
             });
             yield_until(|| wanted.load(Ordering::Acquire));
@@ -141,7 +142,7 @@ fn a_thread_on_the_only_helper_is_served_by_one_that_finds_none() {
             yield_until(|| uthread::stats().ticks >= ticks + 5);
             assert_eq!((uthread::stats().helper_moves, uthread::stats().helpers), (1, 1));
             assert!(!serving.is_finished() && !served.is_finished());
-            drop(held);
+            orders.write_all(b"!").unwrap();
             serving.join().unwrap();
             served.join().unwrap();
         });
@@ -165,7 +166,7 @@ fn a_stall_hook_may_wait_for_a_thread_that_waits_for_a_helper() {
         .unwrap();
     watched(&runtime, || {
         runtime.run(|| {
-            let (mut reader, mut writer) = std::io::pipe().unwrap();
+            let (reader, mut writer) = std::io::pipe().unwrap();
             let (locked, reads) = (AtomicBool::new(false), AtomicBool::new(false));
             uthread::scope(|s| {
                 s.spawn(|| {
@@ -173,7 +174,7 @@ fn a_stall_hook_may_wait_for_a_thread_that_waits_for_a_helper() {
                     tell(&locked);
                     yield_until(|| hook_waits.load(Ordering::Acquire));
                     tell(&reads);
-                    reader.read_exact(&mut [0]).unwrap();
+                    kernel::read_byte(&reader);
                     log.push("thread");
                 });
                 yield_until(|| locked.load(Ordering::Acquire));

@@ -1,6 +1,8 @@
 //! Reports of threads that keep their worker from others for too long.
 #![cfg(target_arch = "x86_64")] // elsewhere nobody is interrupted yet
 
+#[path = "common/kernel.rs"]
+mod kernel;
 #[path = "common/preempt.rs"]
 mod preempt;
 #[path = "common/watchdog.rs"]
@@ -8,7 +10,7 @@ mod watchdog;
 
 use std::ffi::{CString, c_char};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -106,7 +108,7 @@ fn is_in_a_system_call(stall: &Stall) -> bool {
 #[test]
 fn calls_with_all_signals_blocked_are_reported() {
     for workers in [1, 2, 4] {
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
         let reported = Arc::new(AtomicBool::new(false));
         let told = reported.clone();
         let runtime = telling(workers, "deaf", move |stall| {
@@ -122,7 +124,7 @@ fn calls_with_all_signals_blocked_are_reported() {
                         // For whom the worker is needed.
                         let waiting = uthread::spawn(|| ());
                         // A report ends it.
-                        reader.read_exact(&mut [0]).unwrap();
+                        kernel::read_byte(&reader);
                         before.thread_set_mask().unwrap();
                         waiting.join().unwrap();
                     }

@@ -61,6 +61,26 @@ pub(crate) fn here() -> super::Position {
     super::Position { pc, sp, bp }
 }
 
+/// As on x86-64.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn observe(at: usize) -> usize {
+    let word;
+    // SAFETY: the caller says that there is something to be read; nothing is written but a register.
+    unsafe {
+        core::arch::asm!(
+            "ldr {word}, [{at}]",
+            word = out(reg) word,
+            at = in(reg) at,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    word
+}
+
 /// # Safety
 ///
 /// Not to be called where detours are not available.

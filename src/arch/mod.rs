@@ -10,7 +10,7 @@
 //! and restore that itself.
 //!
 //! Each architecture has a file with the same names: [`FpControl`], [`TLS_BELOW_THREAD_POINTER`],
-//! [`thread_pointer_is_writable`], [`detours_available`], [`Interrupted`], [`here`] and [`interrupted_at`].
+//! [`thread_pointer_is_writable`], [`detours_available`], [`Interrupted`], [`here`], [`interrupted_at`] and [`observe`].
 
 use std::ffi::c_void;
 
@@ -28,7 +28,7 @@ compile_error!("uthread knows the contexts of x86-64 and AArch64 only");
 
 pub(crate) use imp::{
     FpControl, Interrupted, TLS_BELOW_THREAD_POINTER, cycles, cycles_are_steady, detours_available,
-    here, interrupted_at, thread_pointer_is_writable,
+    here, interrupted_at, observe, thread_pointer_is_writable,
 };
 
 /// A place in a thread's execution, from which its frames can be found.

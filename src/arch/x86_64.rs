@@ -142,6 +142,29 @@ pub(crate) fn here() -> Position {
     Position { pc, sp, bp }
 }
 
+/// The word at an aligned address, which others may write to meanwhile: an old one or a new one.
+///
+/// To the compiler it comes from outside of the program, as what the kernel copies. Nothing is said about its order
+/// with other words; whoever needs one uses a fence.
+///
+/// # Safety
+///
+/// The address is mapped, and stays so.
+#[inline(always)]
+pub(crate) unsafe fn observe(at: usize) -> usize {
+    let word;
+    // SAFETY: the caller says that there is something to be read; nothing is written but a register.
+    unsafe {
+        core::arch::asm!(
+            "mov {word}, [{at}]",
+            word = out(reg) word,
+            at = in(reg) at,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    word
+}
+
 /// Where the thread was interrupted that is on the detour with this frame.
 ///
 /// # Safety

@@ -1,7 +1,8 @@
 //! A socket through which a running process can be looked into, by `uthread-top` or any other client.
 //!
 //! It is there if it was asked for: by [`RuntimeBuilder::socket`](crate::RuntimeBuilder::socket), or by the
-//! environment variable `UTHREAD_SOCKET`, which programs need not know of. What is said there is in [`protocol`].
+//! environment variable `UTHREAD_SOCKET`, which programs need not know of (and set-user-ID programs do not heed). What is
+//! said there is in [`protocol`].
 //!
 //! ```sh
 //! UTHREAD_SOCKET=/run/user/1000/server.sock ./server &
@@ -37,6 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use serve::Server;
 
+use crate::runtime::order_from_environment;
 use crate::worker::Runtime;
 
 /// The environment variable with the path of the socket.
@@ -87,7 +89,7 @@ impl Opened {
         if let Some(path) = path {
             return open(path).map(Some);
         }
-        let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) else {
+        let Some(path) = order_from_environment(VARIABLE).filter(|path| !path.is_empty()) else {
             return Ok(None);
         };
         let Some(turn) = Turn::take() else { return Ok(None) };

@@ -10,20 +10,17 @@ use crate::sched::{GroupId, MOST_GROUPS};
 use crate::worker::census::Entry;
 use crate::worker::group;
 
-/// The names of the process's groups, looked up once for each.
+/// The names of groups that have threads.
 #[derive(Default)]
 pub(super) struct GroupNames(Vec<Option<String>>);
 
 impl GroupNames {
-    pub(super) fn of(entries: &[Entry]) -> GroupNames {
-        let mut names = vec![None; MOST_GROUPS];
-        for entry in entries {
-            let index = entry.group.index();
-            if names[index].is_none() {
-                names[index] = Some(group::name_of(entry.group));
-            }
-        }
-        GroupNames(names)
+    /// Of those groups for which there is a number of threads.
+    pub(super) fn of(threads: &[usize; MOST_GROUPS]) -> GroupNames {
+        let name = |(index, threads): (usize, &usize)| {
+            (*threads > 0).then(|| group::name_of(GroupId::new(index)))
+        };
+        GroupNames(threads.iter().enumerate().map(name).collect())
     }
 
     pub(super) fn get(&self, group: GroupId) -> &str {

@@ -127,12 +127,18 @@ pub struct Snapshot {
     pub interval_ns: u64,
     /// How long it took to make this snapshot.
     pub took_ns: u64,
+    /// For how long a processor was busy with it; the rest of the time others had their turns.
+    #[serde(default)]
+    pub cpu_ns: u64,
     /// Its workers, by their indices.
     pub workers: Vec<WorkerRow>,
     /// The groups of the process, the default one first.
     pub groups: Vec<GroupRow>,
     /// What is a number in [`Stats`](crate::Stats), by its name.
     pub counters: BTreeMap<String, u64>,
+    /// What is a histogram in [`Stats`](crate::Stats), in the order there.
+    #[serde(default)]
+    pub times: Vec<TimesRow>,
     /// How many threads there are.
     pub threads: Census,
     /// Those that were asked for, in the order that was asked for.
@@ -169,6 +175,25 @@ pub struct WorkerRow {
     pub thread: Option<u64>,
     /// That thread's name.
     pub thread_name: Option<String>,
+}
+
+/// Times of a kind, as they were in the interval: a [`Histogram`](crate::Histogram), which tells them apart by an eighth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimesRow {
+    /// The histogram's name, without the unit: `run_delay`, `wakeup_latency`, `slice_length`, `op_latency`.
+    pub name: String,
+    /// The op, where there is a histogram for each, named as the system call.
+    pub op: Option<String>,
+    /// How many there were since the runtime's start.
+    pub total: u64,
+    /// How many there were.
+    pub count: u64,
+    /// The median; 0 if there were none, as what follows.
+    pub p50_ns: u64,
+    /// What 99 of 100 did not exceed.
+    pub p99_ns: u64,
+    /// None was longer, unless this is 68,719,476,736: longer ones are not told apart.
+    pub max_ns: u64,
 }
 
 /// A group.

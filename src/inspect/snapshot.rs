@@ -5,14 +5,16 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::page::{self, GroupNames};
 use super::protocol::{
     Answer, Census, Column, GroupRow, Hello, MOST_ROWS, Request, Snapshot, SnapshotRequest, Stack,
-    StackFrame, ThreadRow, VERSION, WorkerRow,
+    StackFrame, ThreadRow, TimesRow, VERSION, WorkerRow,
 };
-use crate::roster::{Frame, Survey, ThreadInfo};
+use crate::roster::{Frame, Names, Survey, ThreadInfo};
 use crate::sched::MOST_GROUPS;
-use crate::stats::{Metric, MetricValue, Stats, WorkerStat};
+use crate::stats::{Histogram, Metric, MetricValue, Stats, WorkerStat};
 use crate::time::now;
 use crate::worker::census::Entry;
 use crate::worker::group::Member;
@@ -25,6 +27,8 @@ pub(super) struct Inspector {
     began: u64,
     /// Held while a survey exists, so that clients together take no more than one processor, and memory for one.
     surveying: Mutex<()>,
+    /// Held while a stack is looked at, for the same reason. It takes longer the first time, and no survey waits for it.
+    unwinding: Mutex<()>,
 }
 
 /// Of shorter spans nothing is told: a client that turns pages wants to see the same shares on each.
@@ -36,6 +40,8 @@ pub(super) struct View {
     /// At least [`LEAST_INTERVAL`] before the latter.
     earlier: Option<Seen>,
     last: Option<Seen>,
+    /// As far as they were needed.
+    names: Names,
 }
 
 impl View {
@@ -63,6 +69,7 @@ struct Seen {
     groups: Vec<GroupUse>,
     /// Run times by number, in the order of numbers.
     threads: Vec<(u64, Duration)>,
+    stats: Stats,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -81,6 +88,7 @@ impl Inspector {
             program: program.map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
             began: now(),
             surveying: Mutex::default(),
+            unwinding: Mutex::default(),
         }
     }
 
@@ -103,26 +111,29 @@ impl Inspector {
     }
 
     fn stack(&self, id: u64) -> io::Result<Stack> {
+        let _one_at_a_time = self.unwinding.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(dumped) = Survey::dump_one(&self.runtime, id)? else {
             return Ok(Stack::default());
         };
         let share = share(dumped.thread.stat.run_time, nanoseconds(dumped.thread.age));
         Ok(Stack {
             thread: Some(row(dumped.thread, share)),
-            frames: dumped.frames.into_iter().map(StackFrame::from).collect(),
+            frames: dumped.frames.iter().cloned().map(StackFrame::from).collect(),
         })
     }
 
     fn snapshot(&self, wanted: &SnapshotRequest, view: &mut View) -> io::Result<Snapshot> {
         let _one_at_a_time = self.surveying.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut survey = Survey::take(&self.runtime)?;
+        let cpu_began = cpu_time();
+        let mut survey = Survey::take(&self.runtime, std::mem::take(&mut view.names));
         let takes_names = wanted.sort == Column::Name || !wanted.search.is_empty();
         survey.name(|entry| takes_names || entry.state == State::Running)?;
         let (at, entries) = (survey.time(), survey.entries());
         let last = view.reference(at);
         let interval = at.saturating_sub(last.map_or(self.began, |last| last.at));
 
-        let names = GroupNames::of(entries);
+        let Tally { census, groups, running } = Tally::of(entries);
+        let names = GroupNames::of(&groups);
         let shares = shares(entries, last, at, interval);
         let (places, matching) = page::select(&survey, &names, &shares, wanted, MOST_ROWS);
         let infos = survey.describe(&places)?;
@@ -130,17 +141,20 @@ impl Inspector {
         let rows = rows.collect();
 
         let workers: Vec<_> = self.runtime.workers().iter().map(WorkerStat::of).collect();
-        let (groups, group_uses) = self.groups(entries, last, interval);
-        let snapshot = Snapshot {
+        let stats = Stats::of(&self.runtime);
+        let (groups, group_uses) = self.groups(&groups, last, interval);
+        let mut snapshot = Snapshot {
             pid: std::process::id(),
             program: self.program.clone(),
             uptime_ns: at.saturating_sub(self.began),
             interval_ns: interval,
-            took_ns: now().saturating_sub(at),
-            workers: worker_rows(&workers, entries, last, interval),
+            took_ns: 0,
+            cpu_ns: 0,
+            workers: worker_rows(&workers, &running, last, interval),
             groups,
-            counters: counters(&Stats::of(&self.runtime)),
-            threads: Census { matching, ..count(entries) },
+            counters: counters(&stats),
+            times: times(&stats, last.map(|last| &last.stats)),
+            threads: Census { matching, ..census },
             rows,
         };
         view.add(Seen {
@@ -148,18 +162,20 @@ impl Inspector {
             workers: workers.iter().map(|worker| worker.busy).collect(),
             groups: group_uses,
             threads: entries.iter().map(|entry| (entry.number, entry.stat.run_time)).collect(),
+            stats,
         });
+        view.names = survey.into_names();
+        snapshot.took_ns = now().saturating_sub(at);
+        snapshot.cpu_ns = cpu_time().saturating_sub(cpu_began);
         Ok(snapshot)
     }
 
     fn groups(
         &self,
-        entries: &[Entry],
+        threads: &[usize; MOST_GROUPS],
         last: Option<&Seen>,
         interval: u64,
     ) -> (Vec<GroupRow>, Vec<GroupUse>) {
-        let mut threads = [0; MOST_GROUPS];
-        entries.iter().for_each(|entry| threads[entry.group.index()] += 1);
         let capacity = interval.saturating_mul(self.runtime.workers().len() as u64);
         let mut uses = vec![GroupUse::default(); MOST_GROUPS];
         let rows = Member::all().map(|group| {
@@ -202,7 +218,7 @@ fn shares(entries: &[Entry], last: Option<&Seen>, at: u64, interval: u64) -> Vec
 
 fn worker_rows(
     workers: &[WorkerStat],
-    entries: &[Entry],
+    running: &[&Entry],
     last: Option<&Seen>,
     interval: u64,
 ) -> Vec<WorkerRow> {
@@ -213,7 +229,7 @@ fn worker_rows(
         WorkerRow { index, busy, queued: worker.queued as usize, ..WorkerRow::default() }
     };
     let mut rows: Vec<_> = workers.iter().map(row).collect();
-    for entry in entries.iter().filter(|entry| entry.state == State::Running) {
+    for entry in running {
         if let Some(row) = entry.worker.and_then(|index| rows.get_mut(index)) {
             row.thread = Some(entry.number);
             row.thread_name.clone_from(&entry.name);
@@ -222,17 +238,32 @@ fn worker_rows(
     rows
 }
 
-fn count(entries: &[Entry]) -> Census {
-    let mut census = Census { total: entries.len(), ..Census::default() };
-    for entry in entries {
-        *match entry.state {
-            State::Running => &mut census.running,
-            State::Waiting => &mut census.waiting,
-            State::Helped => &mut census.blocked,
-            State::New | State::Queued | State::Ended => &mut census.runnable,
-        } += 1;
+/// What is known after one walk through all threads: there are more of them than the caches hold.
+struct Tally<'a> {
+    census: Census,
+    /// Threads by their groups' indices.
+    groups: [usize; MOST_GROUPS],
+    running: Vec<&'a Entry>,
+}
+
+impl Tally<'_> {
+    fn of(entries: &[Entry]) -> Tally<'_> {
+        let mut census = Census { total: entries.len(), ..Census::default() };
+        let (mut groups, mut running) = ([0; MOST_GROUPS], Vec::new());
+        for entry in entries {
+            groups[entry.group.index()] += 1;
+            *match entry.state {
+                State::Running => {
+                    running.push(entry);
+                    &mut census.running
+                }
+                State::Waiting => &mut census.waiting,
+                State::Helped => &mut census.blocked,
+                State::New | State::Queued | State::Ended => &mut census.runnable,
+            } += 1;
+        }
+        Tally { census, groups, running }
     }
-    census
 }
 
 /// The metrics that are one number each.
@@ -242,6 +273,37 @@ fn counters(stats: &Stats) -> BTreeMap<String, u64> {
         _ => None,
     };
     stats.metrics().filter_map(number).collect()
+}
+
+/// The metrics that are histograms: of the time since an earlier reading, or since the start.
+fn times(stats: &Stats, earlier: Option<&Stats>) -> Vec<TimesRow> {
+    let between = earlier.map(|earlier| stats.since(earlier));
+    let row = |(metric, total, now): (&Metric, &Histogram, &Histogram)| TimesRow {
+        name: metric.name.trim_end_matches("_seconds").to_owned(),
+        op: metric.label.map(|(_, op)| op.to_owned()),
+        total: total.count(),
+        count: now.count(),
+        p50_ns: nanoseconds(now.quantile(0.5)),
+        p99_ns: nanoseconds(now.quantile(0.99)),
+        max_ns: match now.max() {
+            Duration::MAX => nanoseconds(now.quantile(1.0)),
+            max => nanoseconds(max),
+        },
+    };
+    let both = stats.metrics().zip(between.as_ref().unwrap_or(stats).metrics());
+    let histograms = both.filter_map(|both| match both {
+        ((metric, MetricValue::Histogram(total)), (_, MetricValue::Histogram(now))) => {
+            Some((metric, total, now))
+        }
+        _ => None,
+    });
+    histograms.map(row).collect()
+}
+
+/// For how long the calling OS thread has run, in nanoseconds.
+fn cpu_time() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(0, |time| nanoseconds(time.into()))
 }
 
 fn nanoseconds(time: Duration) -> u64 {

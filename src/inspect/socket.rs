@@ -11,6 +11,7 @@
 //! found one that was left behind. And it is looked at and removed with the directory locked (flock(2)).
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -70,10 +71,11 @@ pub(super) fn open(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 
 fn claim(path: &Path) -> io::Result<UnixListener> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let own = format!(".{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     address(path)?;
-    let own = Unlinked(path.with_file_name(own));
-    let listener = listen_at(&own.0)?;
+    // Random, so that what somebody left behind, or has put there, is not in the way.
+    let random = RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed));
+    let own = path.with_file_name(format!(".{random:016x}"));
+    let (listener, own) = listen_at(own)?;
     match fs::hard_link(&own.0, path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         result => return result.map(|()| listener),
@@ -115,27 +117,46 @@ impl Drop for Unlinked {
 
 /// Keeps others from replacing files in the directory.
 fn lock_directory(path: &Path) -> io::Result<Flock<File>> {
-    let mut directory = File::open(path.parent().unwrap_or(Path::new("/")))?;
     let began = Instant::now();
     loop {
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => return Ok(locked),
-            Err((same, Errno::EAGAIN | Errno::EINTR)) if began.elapsed() < PATIENCE => {
-                directory = same;
+        match try_to_lock_directory(path) {
+            Err(Errno::EAGAIN | Errno::EINTR) if began.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            Err((_, e)) => return Err(e.into()),
+            result => return Ok(result?),
         }
     }
 }
 
+/// As [`lock_directory`], if nobody else does.
+fn try_to_lock_directory(path: &Path) -> nix::Result<Flock<File>> {
+    let directory = File::open(path.parent().unwrap_or(Path::new("/")));
+    let directory =
+        directory.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)
+}
+
 /// A socket at a path where nothing is, which nobody but the user may connect to.
-fn listen_at(path: &Path) -> io::Result<UnixListener> {
+fn listen_at(path: PathBuf) -> io::Result<(UnixListener, Unlinked)> {
     let socket = new_socket(SockFlag::empty())?;
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(socket.as_raw_fd(), &address(path)?)?;
+    bind_at(&socket, &path)?;
+    let name = Unlinked(path);
     listen(&socket, Backlog::new(BACKLOG)?)?;
-    Ok(UnixListener::from(socket))
+    Ok((UnixListener::from(socket), name))
+}
+
+/// As bind(2), for a path that may be too long for it.
+fn bind_at(socket: &OwnedFd, path: &Path) -> io::Result<()> {
+    if let Ok(address) = address(path) {
+        return Ok(bind(socket.as_raw_fd(), &address)?);
+    }
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = File::open(directory)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    Ok(bind(socket.as_raw_fd(), &address(&short)?)?)
 }
 
 fn new_socket(flags: SockFlag) -> nix::Result<OwnedFd> {
@@ -168,7 +189,12 @@ fn remember(place: &Place) {
     extern "C" fn remove_all() {
         // Whoever holds the lock now may never give it back.
         if let Ok(places) = PLACES.try_lock() {
-            places.iter().for_each(Place::remove);
+            for place in places.iter() {
+                // The same holds for the directory's. The file is replaced by the next, then.
+                if let Ok(_locked) = try_to_lock_directory(&place.path) {
+                    place.remove();
+                }
+            }
         }
     }
     static ONCE: Once = Once::new();
@@ -184,7 +210,8 @@ fn places() -> std::sync::MutexGuard<'static, Vec<Place>> {
 }
 
 impl Place {
-    /// Removes the file, if it is still the same, and this process the one that made it and not a child of its.
+    /// Removes the file, if it is still the same, and this process the one that made it and not a child of its. With
+    /// the directory locked, lest another one is there when it is removed.
     fn remove(&self) {
         let is_same = |file: fs::Metadata| (file.dev(), file.ino()) == self.inode;
         if std::process::id() == self.pid && fs::symlink_metadata(&self.path).is_ok_and(is_same) {
@@ -197,6 +224,9 @@ impl Place {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         places().retain(|place| *place != self.0);
-        self.0.remove();
+        // If it fails, the file stays, and is replaced by the next.
+        if let Ok(_locked) = lock_directory(&self.0.path) {
+            self.0.remove();
+        }
     }
 }

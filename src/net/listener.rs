@@ -53,8 +53,7 @@ impl TcpListener {
     /// yields none.
     ///
     /// # Blocking
-    /// Only to look a host name up, which blocks the OS thread, on a worker too. A numeric address
-    /// is not looked up.
+    /// Only to look a host name up, as [`TcpStream::connect`].
     ///
     /// # Examples
     /// ```

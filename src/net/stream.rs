@@ -76,8 +76,10 @@ impl TcpStream {
     /// yields none.
     ///
     /// # Blocking
-    /// Parks a green thread, blocks an OS thread, until the connection stands or fails. Looking a
-    /// host name up blocks the OS thread, on a worker too; a numeric address is not looked up.
+    /// Parks a green thread, blocks an OS thread, until the connection stands or fails. A host name
+    /// is looked up on a helper, as in [`blocking`](crate::blocking), if calls of the C library come
+    /// to this crate ([`interposed`](crate::interposed)); else that blocks the OS thread until the
+    /// thread is moved.
     ///
     /// # Examples
     /// ```

@@ -111,10 +111,19 @@ impl Drop for Pin {
     }
 }
 
-/// In a child of fork(2), whose only OS thread is a copy of the calling green thread's worker: nothing is put off
-/// there any more, for there is nobody to switch to.
-pub(super) extern "C" fn forget_note() {
-    PINS.with(|pins| pins.resched.store(false, Ordering::Relaxed));
+/// Whether the calling thread is in such a section.
+#[inline]
+pub(crate) fn is_pinned() -> bool {
+    PINS.with(Pins::is_pinned)
+}
+
+/// In a child of fork(2), whose only OS thread is a copy of the calling green thread's worker, there is nobody to switch
+/// to: nothing is put off any more, and the thread is pinned for good.
+pub(super) extern "C" fn settle_down() {
+    PINS.with(|pins| {
+        pins.resched.store(false, Ordering::Relaxed);
+        pins.count.store(pins.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    });
 }
 
 /// Does what was put off.

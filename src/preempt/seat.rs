@@ -77,7 +77,7 @@ impl Subject {
 }
 
 /// A system call that waits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SystemCall {
     pub(crate) number: i64,
     /// Where it was made. The frame pointer is unknown.
@@ -291,8 +291,8 @@ impl Seat {
     ///
     /// See [`Missed`].
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Missed> {
-        if self.token().is_null() {
-            // Nobody listens.
+        if self.token().is_null() || super::available().is_err() {
+            // Nobody listens, or the handler could not tell.
             return Err(Missed::Silent);
         }
         self.probe.ask(self)
@@ -413,7 +413,7 @@ fn install_handler() -> io::Result<()> {
         let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_RESTART;
         let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
         // SAFETY: the function needs no more than the calling thread.
-        unsafe { libc::pthread_atfork(None, None, Some(super::pin::forget_note)) };
+        unsafe { libc::pthread_atfork(None, None, Some(super::pin::settle_down)) };
         // SAFETY: the handler is async-signal-safe: it uses atomic words, the clock and timer_settime.
         let previous = unsafe { sigaction(Signal::SIGURG, &action) }?;
         let _ = PREVIOUS.set(previous);

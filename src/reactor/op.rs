@@ -11,7 +11,7 @@ use crate::reason::WaitReason;
 /// pointers until its completion.
 ///
 /// Results are the system call's; with `MSG_WAITALL`, sends go on until all is sent, which `send(2)`
-/// does not know. All exist in io_uring since Linux 5.6 at the latest. Cancelled, they end with
+/// does not know. All exist in io_uring since Linux 5.7 at the latest where nothing else is said. Cancelled, they end with
 /// `ECANCELED`, or with what was transferred before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Request {
@@ -27,7 +27,29 @@ pub(crate) enum Request {
     RecvMsg { fd: RawFd, message: *mut libc::msghdr, flags: i32 },
     /// `sendmsg`: bytes sent.
     SendMsg { fd: RawFd, message: *const libc::msghdr, flags: i32 },
+    /// `pread`, or `read` if the offset is [`HERE`]: bytes read.
+    Read { fd: RawFd, buffer: *mut u8, length: u32, offset: u64 },
+    /// `pwrite`, or `write` if the offset is [`HERE`]: bytes written.
+    Write { fd: RawFd, buffer: *const u8, length: u32, offset: u64 },
+    /// `preadv`, or `readv` if the offset is [`HERE`]: bytes read.
+    ReadV { fd: RawFd, vector: *const libc::iovec, count: u32, offset: u64 },
+    /// `pwritev`, or `writev` if the offset is [`HERE`]: bytes written.
+    WriteV { fd: RawFd, vector: *const libc::iovec, count: u32, offset: u64 },
+    /// `poll` of one descriptor: the events that were found.
+    Poll { fd: RawFd, events: u32 },
+    /// `fsync`, or `fdatasync` if only the data matters.
+    Fsync { fd: RawFd, data_only: bool },
+    /// `openat`: the new descriptor.
+    OpenAt { directory: RawFd, path: *const libc::c_char, flags: i32, mode: libc::mode_t },
+    /// `waitid` (Linux 6.7): 0.
+    WaitId { kind: libc::idtype_t, id: libc::id_t, info: *mut libc::siginfo_t, options: i32 },
+    /// `futex_wait`, private or shared between processes (Linux 6.7): 0 when woken, `EAGAIN` if the word is not as
+    /// expected.
+    FutexWait { word: *const u32, expected: u32, private: bool },
 }
+
+/// The position of the file.
+pub(crate) const HERE: u64 = u64::MAX;
 
 impl Request {
     /// What its thread waits for.
@@ -40,6 +62,15 @@ impl Request {
             Request::Send { .. } => WaitReason::Send,
             Request::RecvMsg { .. } => WaitReason::RecvMsg,
             Request::SendMsg { .. } => WaitReason::SendMsg,
+            Request::Read { .. } => WaitReason::Read,
+            Request::Write { .. } => WaitReason::Write,
+            Request::ReadV { .. } => WaitReason::ReadV,
+            Request::WriteV { .. } => WaitReason::WriteV,
+            Request::Poll { .. } => WaitReason::Poll,
+            Request::Fsync { .. } => WaitReason::Fsync,
+            Request::OpenAt { .. } => WaitReason::OpenAt,
+            Request::WaitId { .. } => WaitReason::WaitId,
+            Request::FutexWait { .. } => WaitReason::FutexWait,
         }
     }
 }

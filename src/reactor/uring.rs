@@ -23,7 +23,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use io_uring::squeue::Entry;
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Submitter, opcode};
 
 use super::op::{Op, Request};
@@ -301,6 +301,36 @@ fn entry(request: &Request) -> Entry {
         }
         Request::SendMsg { fd, message, flags } => {
             opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build()
+        }
+        Request::Read { fd, buffer, length, offset } => {
+            opcode::Read::new(Fd(fd), buffer, length).offset(offset).build()
+        }
+        Request::Write { fd, buffer, length, offset } => {
+            opcode::Write::new(Fd(fd), buffer, length).offset(offset).build()
+        }
+        Request::ReadV { fd, vector, count, offset } => {
+            opcode::Readv::new(Fd(fd), vector, count).offset(offset).build()
+        }
+        Request::WriteV { fd, vector, count, offset } => {
+            opcode::Writev::new(Fd(fd), vector, count).offset(offset).build()
+        }
+        Request::Poll { fd, events } => opcode::PollAdd::new(Fd(fd), events).build(),
+        Request::Fsync { fd, data_only } => {
+            let flags = if data_only { FsyncFlags::DATASYNC } else { FsyncFlags::empty() };
+            opcode::Fsync::new(Fd(fd)).flags(flags).build()
+        }
+        Request::OpenAt { directory, path, flags, mode } => {
+            opcode::OpenAt::new(Fd(directory), path).flags(flags).mode(mode).build()
+        }
+        Request::WaitId { kind, id, info, options } => {
+            opcode::WaitId::new(kind, id, options).infop(info).build()
+        }
+        Request::FutexWait { word, expected, private } => {
+            // Numbers of futex2: words of 32 bits, and that they are the process's own.
+            const SIZE_U32: u32 = 2;
+            let own = if private { libc::FUTEX_PRIVATE_FLAG as u32 } else { 0 };
+            let mask = u64::from(libc::FUTEX_BITSET_MATCH_ANY as u32);
+            opcode::FutexWait::new(word, expected.into(), mask, SIZE_U32 | own).build()
         }
     }
 }

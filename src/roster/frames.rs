@@ -61,7 +61,7 @@ type Bytes = Arc<[u8]>;
 pub(super) struct Walker {
     unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
-    names: HashMap<usize, Arc<[Frame]>>,
+    names: HashMap<usize, Vec<Frame>>,
 }
 
 impl Walker {
@@ -91,10 +91,15 @@ impl Walker {
     }
 
     /// What is known of an address.
-    pub(super) fn name(&mut self, frame: FrameAddress) -> Arc<[Frame]> {
+    fn name(&mut self, frame: FrameAddress) -> &[Frame] {
         let address = frame.address() as usize;
         let look_up = frame.address_for_lookup() as usize;
-        self.names.entry(look_up).or_insert_with(|| resolve(address, look_up)).clone()
+        self.names.entry(look_up).or_insert_with(|| resolve(address, look_up))
+    }
+
+    /// What is known of these addresses.
+    pub(super) fn names(&mut self, addresses: &[FrameAddress]) -> Arc<[Frame]> {
+        addresses.iter().flat_map(|address| self.name(*address).to_vec()).collect()
     }
 }
 
@@ -108,7 +113,7 @@ fn registers(at: Position) -> framehop::UnwindRegsNative {
     framehop::UnwindRegsNative::new(at.pc as u64, at.sp as u64, at.bp as u64)
 }
 
-fn resolve(address: usize, look_up: usize) -> Arc<[Frame]> {
+fn resolve(address: usize, look_up: usize) -> Vec<Frame> {
     let mut frames = Vec::new();
     backtrace::resolve(look_up as *mut c_void, |symbol| {
         frames.push(Frame {
@@ -121,7 +126,7 @@ fn resolve(address: usize, look_up: usize) -> Arc<[Frame]> {
     if frames.is_empty() {
         frames.push(Frame { address, function: None, file: None, line: None });
     }
-    frames.into()
+    frames
 }
 
 /// The modules that are loaded and have tables.
@@ -138,7 +143,8 @@ fn modules() -> Vec<Module<Bytes>> {
         0
     }
     let mut found: Vec<Module<Bytes>> = Vec::new();
-    // SAFETY: the function takes what it is given here, and does not unwind: to allocate aborts if it fails.
+    // SAFETY: the function takes what it is given here, and does not unwind: to allocate aborts if it fails, and sums of
+    // addresses wrap.
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
     found
 }
@@ -154,7 +160,7 @@ unsafe fn describe(info: &libc::dl_phdr_info) -> Option<Module<Bytes>> {
         // SAFETY: as the caller says.
         unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) }
     };
-    let range = |h: &libc::Elf64_Phdr| h.p_vaddr..h.p_vaddr + h.p_memsz;
+    let range = |h: &libc::Elf64_Phdr| h.p_vaddr..h.p_vaddr.wrapping_add(h.p_memsz);
     let loaded = || headers.iter().filter(|h| h.p_type == libc::PT_LOAD).map(range);
     let all = loaded().map(|r| r.start).min()?..loaded().map(|r| r.end).max()?;
     let index = range(headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?);
@@ -173,7 +179,12 @@ unsafe fn describe(info: &libc::dl_phdr_info) -> Option<Module<Bytes>> {
         eh_frame: Some(table_data),
         ..Default::default()
     };
-    Some(Module::new(String::new(), base + all.start..base + all.end, base, info))
+    Some(Module::new(
+        String::new(),
+        base.wrapping_add(all.start)..base.wrapping_add(all.end),
+        base,
+        info,
+    ))
 }
 
 /// A copy of what a module has there.
@@ -182,9 +193,10 @@ unsafe fn describe(info: &libc::dl_phdr_info) -> Option<Module<Bytes>> {
 ///
 /// It is loaded, and readable.
 unsafe fn bytes(base: u64, range: &Range<u64>) -> Bytes {
-    let length = (range.end - range.start) as usize;
+    let length = range.end.saturating_sub(range.start) as usize;
     // SAFETY: as the caller says.
-    unsafe { std::slice::from_raw_parts((base + range.start) as *const u8, length) }.into()
+    unsafe { std::slice::from_raw_parts(base.wrapping_add(range.start) as *const u8, length) }
+        .into()
 }
 
 /// Where the table is that an index, `.eh_frame_hdr`, belongs to ("Linux Standard Base", chapter 10.6): the first
@@ -193,5 +205,6 @@ fn table(index: &[u8], at: u64) -> Option<u64> {
     const RELATIVE_4_BYTES: u8 = 0x1b;
     let (header, rest) = index.split_first_chunk::<4>()?;
     let distance = i32::from_ne_bytes(*rest.first_chunk()?);
-    (header[1] == RELATIVE_4_BYTES).then(|| (at + 4).wrapping_add_signed(i64::from(distance)))
+    (header[1] == RELATIVE_4_BYTES)
+        .then(|| at.wrapping_add(4).wrapping_add_signed(i64::from(distance)))
 }

@@ -24,7 +24,7 @@ pub use frames::Frame;
 pub(crate) use signal::as_environment_says;
 pub use signal::dump_on_signal;
 #[cfg(feature = "inspect")]
-pub(crate) use survey::Survey;
+pub(crate) use survey::{Names, Survey};
 pub use usage::{StackTotals, StackUsage};
 
 use crate::reason::WaitReason;
@@ -137,6 +137,10 @@ pub fn threads() -> io::Result<Vec<ThreadInfo>> {
 /// seconds if there is much debug information. Threads that run are interrupted for some ten microseconds each, one
 /// after the other; others notice nothing.
 ///
+/// A thread that is, with its OS thread, in a system call which a signal would end with `EINTR` (signal(7): `poll` and
+/// `epoll_wait` most of all) is not interrupted. It may be if it enters one at that very moment, or if the call is
+/// one of those that go on after a signal, but for a time limit: on a futex, as in `sem_timedwait`, or on a socket.
+///
 /// # Examples
 ///
 /// ```
@@ -179,7 +183,7 @@ pub fn stacks() -> io::Result<StackTotals> {
 
 fn stacks_of(runtime: &worker::Runtime) -> io::Result<StackTotals> {
     let pages = usage::PageMap::open()?;
-    let stacks = census::take_unnamed(runtime)?.into_iter().map(|entry| pages.usage(entry.stack));
+    let stacks = census::take_unnamed(runtime).into_iter().map(|entry| pages.usage(entry.stack));
     stacks.collect::<io::Result<Vec<_>>>().map(|stacks| StackTotals::of(&stacks))
 }
 

@@ -16,16 +16,24 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::dump;
+use crate::runtime::order_from_environment;
 use crate::worker::Runtime;
 
 /// Rung by the handler, which may come at any time until the process ends: never closed.
-static BELL: OnceLock<EventFd> = OnceLock::new();
+static BELL: OnceLock<Bell> = OnceLock::new();
+
+struct Bell {
+    event: EventFd,
+    /// The process that listens. A child of fork(2) has the same descriptor, and nobody who listens.
+    pid: libc::pid_t,
+}
 
 /// From now on the process, when it gets `SIGQUIT` (Ctrl-\ in a terminal, `kill -QUIT`), writes to stderr what all its
-/// green threads are doing, as [`dump`](fn@crate::dump) shows it, and goes on.
+/// green threads are doing, as [`dump`](fn@crate::dump) shows it, thread by thread, and goes on.
 ///
-/// The environment variable `UTHREAD_DUMP`, set to `1`, does the same when the first runtime starts. Without either,
-/// the signal ends the process, as usual. A handler that the program had is replaced.
+/// The environment variable `UTHREAD_DUMP`, set to `1`, does the same when the first runtime starts, but not in
+/// set-user-ID programs. Without either, the signal ends the process, as usual, and so it does in a child of fork(2),
+/// where nobody would write. A handler that the program had is replaced.
 ///
 /// # Errors
 ///
@@ -54,7 +62,7 @@ pub fn dump_on_signal() -> io::Result<()> {
 pub(crate) fn as_environment_says() {
     static ASKED: OnceLock<()> = OnceLock::new();
     ASKED.get_or_init(|| {
-        let wanted = std::env::var_os("UTHREAD_DUMP").is_some_and(|value| value == "1");
+        let wanted = order_from_environment("UTHREAD_DUMP").is_some_and(|value| value == "1");
         if wanted && let Err(e) = dump_on_signal() {
             // Nobody to tell is no reason to panic.
             let _ = writeln!(io::stderr(), "uthread: no dumps on SIGQUIT: {e}");
@@ -63,9 +71,10 @@ pub(crate) fn as_environment_says() {
 }
 
 fn install() -> io::Result<()> {
-    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
-    let bell = BELL.get_or_init(|| bell);
-    std::thread::Builder::new().name("uthread-dump".to_owned()).spawn(move || answer(bell))?;
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+    // SAFETY: getpid has no preconditions.
+    let bell = BELL.get_or_init(|| Bell { event, pid: unsafe { libc::getpid() } });
+    std::thread::Builder::new().name("uthread-dump".to_owned()).spawn(|| answer(&bell.event))?;
     let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::Handler(ring), flags, SigSet::empty());
     // SAFETY: the handler is async-signal-safe.
@@ -73,12 +82,20 @@ fn install() -> io::Result<()> {
     Ok(())
 }
 
-extern "C" fn ring(_signal: libc::c_int) {
+extern "C" fn ring(signal: libc::c_int) {
     let _errno = crate::preempt::KeepErrno::new();
     let Some(bell) = BELL.get() else { return };
     let one = 1_u64;
-    // SAFETY: eight bytes that are valid. write(2) is async-signal-safe.
-    unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
+    // SAFETY: eight bytes that are valid. All of these functions are async-signal-safe.
+    unsafe {
+        if libc::getpid() == bell.pid {
+            libc::write(bell.event.as_raw_fd(), (&raw const one).cast(), size_of::<u64>());
+        } else {
+            // It comes when this returns. (A green thread has no number of its own to raise it at.)
+            libc::signal(signal, libc::SIG_DFL);
+            libc::kill(libc::getpid(), signal);
+        }
+    }
 }
 
 /// The life of the thread that writes.
@@ -110,13 +127,8 @@ fn stderr() -> ManuallyDrop<File> {
 /// Writes what the threads of all runtimes do.
 fn write_all(to: &mut impl Write) -> io::Result<()> {
     for runtime in Runtime::all() {
-        match dump::take(&runtime) {
-            // At once: a file has no buffer, and others write there, too.
-            Ok(dump) => {
-                let text = format!("uthread: runtime '{}': {dump}", runtime.name());
-                to.write_all(text.as_bytes())?;
-            }
-            Err(e) => writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?,
+        if let Err(e) = dump::write(&runtime, to) {
+            writeln!(to, "uthread: runtime '{}': {e}", runtime.name())?;
         }
     }
     Ok(())

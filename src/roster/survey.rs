@@ -1,11 +1,11 @@
 //! All threads at a glance.
 //!
 //! **Problem.** Whoever shows a page of a list of 100,000 threads, sorted, needs a little of each and all of a few.
-//! What [`threads`](fn@super::threads) says about stacks takes a system call for each thread, ten times of what the
-//! rest takes; and half of that are names.
+//! What [`threads`](fn@super::threads) says about stacks takes a system call for each thread, and a name, which lies
+//! elsewhere, several times as long as the rest.
 //!
 //! **Choice.** A survey is the census with what can be told of each thread without asking further; the rest is asked
-//! for threads one by one.
+//! for threads one by one. A thread keeps its name: who looks again and again has each read once.
 
 use std::io;
 
@@ -22,13 +22,30 @@ pub(crate) struct Survey {
     now: u64,
 }
 
+/// Names that were read, with their threads' numbers, in the order of these.
+#[derive(Default)]
+pub(crate) struct Names(Vec<(u64, String)>);
+
 impl Survey {
-    /// # Errors
-    ///
-    /// As for [`threads`](fn@super::threads).
-    pub(crate) fn take(runtime: &Runtime) -> io::Result<Survey> {
+    /// With names that an earlier survey has read.
+    pub(crate) fn take(runtime: &Runtime, known: Names) -> Survey {
         let now = now();
-        Ok(Survey { entries: census::take_unnamed(runtime)?, now })
+        let mut entries = census::take_unnamed(runtime);
+        let mut known = known.0.into_iter().peekable();
+        for entry in &mut entries {
+            if known.peek().is_none() {
+                break;
+            }
+            while known.next_if(|(number, _)| *number < entry.number).is_some() {}
+            entry.name = known.next_if(|(number, _)| *number == entry.number).map(|(_, name)| name);
+        }
+        Survey { entries, now }
+    }
+
+    /// For the next one.
+    pub(crate) fn into_names(self) -> Names {
+        let named = |entry: Entry| entry.name.map(|name| (entry.number, name));
+        Names(self.entries.into_iter().filter_map(named).collect())
     }
 
     /// Reads names, of those threads that are wanted and have none yet.

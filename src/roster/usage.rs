@@ -48,7 +48,7 @@ impl StackTotals {
         let threads = stacks.len();
         let kernel = threads * kernel_stack();
         let os = StackUsage {
-            reserved: threads * std_stack() + kernel,
+            reserved: threads.saturating_mul(std_stack()).saturating_add(kernel),
             resident: green.resident + kernel,
             high_water: green.high_water + kernel,
         };
@@ -61,7 +61,7 @@ fn std_stack() -> usize {
     /// `DEFAULT_MIN_STACK_SIZE` of `std`.
     const DEFAULT: usize = 2 << 20;
     let set = std::env::var("RUST_MIN_STACK").ok().and_then(|size| size.parse().ok());
-    set.unwrap_or(DEFAULT) + page_size()
+    set.unwrap_or(DEFAULT).saturating_add(page_size())
 }
 
 /// Bytes of the kernel's stack of a thread, on average over all threads of the system. 0 if it is not told.

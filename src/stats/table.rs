@@ -23,13 +23,13 @@ macro_rules! row {
     };
 }
 
-/// What is counted for each operation, by their numbers.
+/// What is counted for each operation, by their numbers. On the heap: a worker is made on a stack, which may be small.
 #[derive(Debug)]
-struct OpTimes([Times; WaitReason::OPERATIONS]);
+struct OpTimes(Box<[Times]>);
 
 impl Default for OpTimes {
     fn default() -> OpTimes {
-        OpTimes(std::array::from_fn(|_| Times::default()))
+        OpTimes((0..WaitReason::OPERATIONS).map(|_| Times::default()).collect())
     }
 }
 
@@ -206,6 +206,9 @@ with_operations!(metrics {
         deferred_stack,
         /// Calls of `blocking`, each of which moves its thread to a helper.
         blocking_calls,
+        /// Calls of blocking functions of the C library that green threads made and that came to this crate instead, so
+        /// that they could block no worker.
+        interposed,
         /// Times that a worker had nothing to do and slept in the kernel.
         sleeps,
         /// Calls of `io_uring_enter`.

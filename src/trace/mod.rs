@@ -7,7 +7,7 @@
 //!
 //! **Alternatives.** Logging, or the spans of `tracing`, cost hundreds of nanoseconds and allocate, which workers must not
 //! do between two green threads. Tracepoints of the kernel's (USDT, uprobes) cost nothing until they are used, and
-//! then a trap each; and they, too, must be switched on beforehand. One buffer for all workers gives one order, at the
+//! then a trap each; and they, too, must be switched on beforehand (with the feature `usdt` they are there, too). One buffer for all workers gives one order, at the
 //! price of a contended cache line per switch. Events of variable size say more and are found again only from the
 //! beginning, which is what is overwritten.
 //!
@@ -24,7 +24,7 @@
 //! well below a microsecond (`time::clock`), and a reader comes to one ring after the other.
 //!
 //! - `ring`: the copy that is whole, with its proof. - `event`: what events say, and how that is packed.
-//!   - `recorder`: who writes. - `perfetto`: the file for the viewer.
+//!   - `recorder`: who writes. - `perfetto`: the file for the viewer. - `tracepoint`: for tracers from outside.
 //!
 //! # Examples
 //!
@@ -49,6 +49,7 @@ mod event;
 mod perfetto;
 mod recorder;
 mod ring;
+mod tracepoint;
 
 use std::collections::HashMap;
 use std::fmt;

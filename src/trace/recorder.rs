@@ -3,6 +3,7 @@
 use super::event::{Kind, NameParts, Record, Recorder, Unpacker, WokenBy};
 use super::event::{pack, pack_count, pack_name};
 use super::ring::{Packed, Ring};
+use super::tracepoint::tracepoint;
 use crate::lock::SpinLock;
 
 /// Bytes of a thread's name that are recorded.
@@ -24,48 +25,58 @@ impl Own {
     #[inline]
     pub(crate) fn enters(&self, at: u64, thread: u64) {
         self.0.write(pack(at, Kind::Enter, 0, thread));
+        tracepoint!(enter, thread);
     }
 
     /// A thread begins a turn; the one before it has left, for the reason with this code.
     #[inline(always)]
     pub(crate) fn switches(&self, at: u64, reason: u8, next: u64) {
         self.0.write(pack(at, Kind::Switch, reason, next));
+        tracepoint!(switch, next, reason);
     }
 
     /// The thread has left, and nobody follows.
     #[inline]
     pub(crate) fn leaves(&self, at: u64, reason: u8) {
         self.0.write(pack(at, Kind::Leave, reason, 0));
+        tracepoint!(leave, reason);
     }
 
     /// The thread that runs spawns one.
     #[inline]
     pub(crate) fn spawns(&self, at: u64, thread: u64, name: Option<&str>) {
         self.0.write(pack(at, Kind::Spawn, 0, thread));
+        tracepoint!(spawn, thread);
         note_name(&self.0, at, name);
     }
 
     #[inline]
     pub(crate) fn wakes(&self, at: u64, thread: u64, by: WokenBy) {
-        self.0.write(pack(at, Kind::Wake, by.code(), thread));
+        let by = by.code();
+        self.0.write(pack(at, Kind::Wake, by, thread));
+        tracepoint!(wake, thread, by);
     }
 
     /// The worker's timer has interrupted that thread, which goes on.
     pub(crate) fn ticks(&self, at: u64, thread: u64) {
         self.0.write(pack(at, Kind::Tick, 0, thread));
+        tracepoint!(tick, thread);
     }
 
     /// The worker has taken so many threads from another.
     pub(crate) fn steals(&self, at: u64, from: usize, threads: usize) {
         self.0.write(pack_count(at, Kind::Steal, from, threads));
+        tracepoint!(steal, from, threads);
     }
 
     pub(crate) fn sleeps(&self, at: u64) {
         self.0.write(pack(at, Kind::Sleep, 0, 0));
+        tracepoint!(sleep);
     }
 
     pub(crate) fn awakes(&self, at: u64) {
         self.0.write(pack(at, Kind::Awake, 0, 0));
+        tracepoint!(awake);
     }
 }
 
@@ -96,30 +107,35 @@ impl Shared {
             ring.write(pack(at, Kind::Spawn, 0, thread));
             note_name(ring, at, name);
         });
+        tracepoint!(spawn, thread);
     }
 
     /// A thread is woken, by a green thread or not.
     pub(crate) fn wakes(&self, at: u64, waker: Option<u64>, thread: u64) {
-        let by = if waker.is_some() { WokenBy::Thread } else { WokenBy::Outside };
+        let by = if waker.is_some() { WokenBy::Thread } else { WokenBy::Outside }.code();
         self.write(|ring| {
             note_doer(ring, at, waker);
-            ring.write(pack(at, Kind::Wake, by.code(), thread));
+            ring.write(pack(at, Kind::Wake, by, thread));
         });
+        tracepoint!(wake, thread, by);
     }
 
     /// Threads were taken from a worker, to be given to others.
     pub(crate) fn relieves(&self, at: u64, from: usize, threads: usize) {
         self.write(|ring| ring.write(pack_count(at, Kind::Relieve, from, threads)));
+        tracepoint!(relieve, from, threads);
     }
 
     /// A thread begins on a helper.
     pub(crate) fn hosts(&self, at: u64, thread: u64) {
         self.write(|ring| ring.write(pack(at, Kind::Host, 0, thread)));
+        tracepoint!(host, thread);
     }
 
     /// A thread leaves a helper, and will be queued.
     pub(crate) fn returns(&self, at: u64, thread: u64) {
         self.write(|ring| ring.write(pack(at, Kind::Return, 0, thread)));
+        tracepoint!(unhost, thread);
     }
 }
 

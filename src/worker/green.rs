@@ -23,7 +23,7 @@ use crate::arch::{self, FpControl, Position};
 use crate::context::coroutine::{Coroutine, Left};
 use crate::context::overflow::Occupant;
 use crate::context::pool::Slot;
-use crate::context::stack::Resident;
+use crate::context::stack::{Resident, Stack};
 use crate::context::tls;
 use crate::preempt::pin::{Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
@@ -539,6 +539,12 @@ impl Green {
     #[inline]
     pub(crate) fn stack_size(&self) -> usize {
         self.subject.stack().size()
+    }
+
+    /// Its stack.
+    #[inline]
+    pub(crate) fn stack(&self) -> Stack {
+        self.subject.stack()
     }
 
     /// Whether its turns are timed.

@@ -32,7 +32,7 @@
 //!   interrupted. - [`lease`]: which group is served. - [`group`]: the process's groups. - [`account`]: what was
 //!   used. - [`state`]: what a thread is doing. - [`mod@wait`]: what a thread calls to wait, and wakers.
 //! - [`runtime`]: workers together, start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]:
-//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`]: the lock-free parts, with loom models.
+//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`], [`wait_table`]: the lock-free parts, with loom models.
 //! - [`census`]: all threads. - [`tape`]: recordings for tests.
 
 mod account;
@@ -53,13 +53,19 @@ mod tape;
 mod tests;
 mod turn;
 mod wait;
+#[cfg(any(feature = "interpose", loom))]
+pub(crate) mod wait_table;
 
+#[cfg(feature = "interpose")]
+pub(crate) use green::GreenRef;
 pub(crate) use green::{Identity, current};
 pub use helper::blocking;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
 pub(crate) use state::State;
 pub(crate) use turn::reschedule;
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) use wait::wait_once;
 pub use wait::without_preemption;
 pub(crate) use wait::{
     Deadline, finish_thread_locals, notify, on_green_thread, own_identity, perform, sleep_until,

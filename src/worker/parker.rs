@@ -36,6 +36,7 @@ const EMPTY: usize = 0;
 const NOTIFIED: usize = 1;
 
 impl Parker {
+    #[inline]
     pub(crate) fn new() -> Parker {
         Parker { word: AtomicUsize::new(EMPTY) }
     }
@@ -46,6 +47,13 @@ impl Parker {
         // The load spares the exchange when there is nothing, the case before every wait.
         self.word.load(Ordering::Relaxed) == NOTIFIED
             && self.word.swap(EMPTY, Ordering::Acquire) == NOTIFIED
+    }
+
+    /// Whether there is an announcement, which stays. For who waits but once.
+    #[cfg(all(feature = "interpose", not(loom)))]
+    #[inline]
+    pub(crate) fn is_notified(&self) -> bool {
+        self.word.load(Ordering::Acquire) == NOTIFIED
     }
 
     /// Parks a waiter, unless it was notified: then it must go on.

@@ -47,6 +47,11 @@ impl Deadline {
         Deadline(now().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// That point of the monotonic clock.
+    pub(crate) fn at(nanoseconds: u64) -> Deadline {
+        Deadline(nanoseconds)
+    }
+
     fn remaining(self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(now()))
     }
@@ -165,6 +170,18 @@ pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>, reason: WaitReas
         (None, deadline) => block(parker, deadline),
     }
     parker.take()
+}
+
+/// Waits on a parker that is for this one wait until it is notified, in a call of the C library's that was caught. It stays
+/// notified. The thread is the calling one.
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) fn wait_once(thread: GreenRef, parker: &Parker, reason: WaitReason) {
+    on_worker(thread, |worker| {
+        worker.counters.interposed.add(1);
+        // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
+        unsafe { thread.park(parker, reason) };
+    });
+    assert!(parker.is_notified(), "nothing else ends the wait");
 }
 
 fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline, reason: WaitReason) {
@@ -298,7 +315,8 @@ pub(crate) fn finish_thread_locals() {
 ///
 /// A thread that was interrupted may hold any lock, malloc's included, and wait for its turn on this very
 /// worker. A section that waits for such a lock is long: only after some tens of milliseconds are the
-/// threads that wait behind it given to other workers or helpers. Prepare what it needs before.
+/// threads that wait behind it given to other workers or helpers. Threads whose sleep or I/O ends on this worker
+/// meanwhile are not: do not wait for what one of them is to do. Prepare what it needs before.
 ///
 /// A section costs about two nanoseconds, and forbids nothing but interruptions: threads on other workers
 /// go on. It is for code that depends on the OS thread that it runs on (`gettid`, signal masks), not a lock.

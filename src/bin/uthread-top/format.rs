@@ -1,5 +1,7 @@
 //! Numbers as text, short enough for columns.
 
+use uthread::inspect::protocol::TimesRow;
+
 /// A time: `870ns`, `12.3us`, `4.56ms`, `7.89s`, `12:34`, `5:06:07`, `3d04h`.
 pub(crate) fn time(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
@@ -44,6 +46,14 @@ pub(crate) fn grouped(n: usize) -> String {
         text.push(digit);
     }
     text
+}
+
+/// What times are of: `run delay`, `op recv`.
+pub(crate) fn label(times: &TimesRow) -> String {
+    match &times.op {
+        Some(op) => format!("op {}", clean(op)),
+        None => clean(&times.name.replace('_', " ")),
+    }
 }
 
 /// A text of another's making, for a line of a terminal: no control characters.

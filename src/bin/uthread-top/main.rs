@@ -11,7 +11,8 @@
 //! interrupted, and waits for nothing else.
 //!
 //! - `client`: the connection. - `app`: what is shown, and what keys do. - `screen`: drawing. - `columns`: of the list of
-//!   threads. - `format`: numbers. - `once`: without a terminal. - `terminal`: keys, signals, and the end.
+//!   threads. - `format`: numbers. - `once`: without a terminal. -
+//!   `timing`: what looking costs. - `terminal`: keys, signals, and the end.
 
 mod app;
 mod client;
@@ -20,7 +21,9 @@ mod format;
 mod once;
 mod screen;
 mod terminal;
+mod timing;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,6 +68,10 @@ struct Args {
     /// How many threads are printed
     #[arg(long, default_value_t = 20, requires = "once")]
     limit: usize,
+
+    /// Look so many times, and print how long that took
+    #[arg(long, value_name = "LOOKS", conflicts_with = "once")]
+    timing: Option<NonZeroUsize>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -95,7 +102,10 @@ impl Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let ended = Client::connect(&args.socket).and_then(|client| {
-        if args.once {
+        if let Some(looks) = args.timing {
+            timing::print(client, &args.request(), looks.get(), args.delay)
+                .map(|()| ExitCode::SUCCESS)
+        } else if args.once {
             once::print(client, &args.request(), args.json).map(|()| ExitCode::SUCCESS)
         } else {
             terminal::run(client, args.request(), args.delay)

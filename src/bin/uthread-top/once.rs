@@ -6,7 +6,7 @@ use uthread::inspect::protocol::{Snapshot, SnapshotRequest};
 
 use crate::client::Client;
 use crate::columns::COLUMNS;
-use crate::format::{clean, count, grouped, percent, time};
+use crate::format::{clean, count, grouped, label, percent, time};
 
 /// # Errors
 ///
@@ -64,6 +64,12 @@ fn write(out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
             time(group.mean_delay_ns),
             count(group.turns)
         )?;
+    }
+    writeln!(out, "\n{:<16}  {:>8}  {:>7}  {:>7}  {:>7}", "TIMES", "COUNT", "P50", "P99", "MAX")?;
+    for times in &snapshot.times {
+        let [p50, p99, max] = [times.p50_ns, times.p99_ns, times.max_ns].map(time);
+        let (label, count) = (label(times), count(times.count));
+        writeln!(out, "{label:<16}  {count:>8}  {p50:>7}  {p99:>7}  {max:>7}")?;
     }
     writeln!(out)?;
     let titles = COLUMNS.iter().map(|style| style.title.to_owned());

@@ -5,16 +5,20 @@ use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Sparkline, Table};
-use uthread::inspect::protocol::{GroupRow, Snapshot, ThreadRow, WorkerRow};
+use uthread::inspect::protocol::{GroupRow, Snapshot, ThreadRow, TimesRow, WorkerRow};
 
 use crate::app::{App, StackView};
 use crate::columns::{self, shown};
-use crate::format::{bytes, clean, count, grouped, percent, time};
+use crate::format::{bytes, clean, count, grouped, label, percent, time};
 
-/// Lines for workers, and for groups, at most.
+/// Lines for workers, for groups, and for times, at most.
 const MOST_LINES: usize = 8;
 /// The least width for a worker.
 const WORKER_WIDTH: u16 = 38;
+/// The width for times of a kind.
+const TIMES_WIDTH: u16 = 39;
+/// Screens with fewer lines have none for times.
+const TIMES_FROM: u16 = 20;
 const HEADING: Style = Style::new().add_modifier(Modifier::REVERSED);
 
 /// Draws all of it, and says how many threads have room.
@@ -29,8 +33,17 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     let across = usize::from(area.width / WORKER_WIDTH).max(1);
     let worker_lines = snapshot.workers.len().div_ceil(across).min(room);
     let group_lines = snapshot.groups.len().min(room);
-    let heights = [1, 2, worker_lines as u16, 1 + group_lines as u16].map(Constraint::Length);
-    let [title, rates, workers, groups, rest, help] =
+    // Which lines there are must not change from look to look.
+    let times: Vec<_> = snapshot.times.iter().filter(|times| times.total > 0).collect();
+    let times_across = usize::from(area.width / TIMES_WIDTH).max(1);
+    let times_lines = match times.len().div_ceil(times_across).min(room) {
+        0 => 0,
+        _ if area.height < TIMES_FROM => 0,
+        lines => 1 + lines,
+    };
+    let heights = [1, 2, worker_lines as u16, 1 + group_lines as u16, times_lines as u16];
+    let heights = heights.map(Constraint::Length);
+    let [title, rates, workers, groups, latencies, rest, help] =
         Layout::vertical(heights.into_iter().chain([Constraint::Min(0), Constraint::Length(1)]))
             .areas(area);
 
@@ -38,6 +51,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_rates(frame, rates, app);
     draw_workers(frame, workers, &snapshot.workers, across);
     draw_groups(frame, groups, &snapshot.groups);
+    draw_times(frame, latencies, &times, times_across);
     match &app.stack {
         Some(view) => draw_stack(frame, rest, view),
         None => draw_threads(frame, rest, app, &snapshot.rows),
@@ -135,6 +149,33 @@ fn draw_groups(frame: &mut Frame<'_>, area: Rect, groups: &[GroupRow]) {
     let table = Table::new(groups.iter().map(row), widths)
         .header(Row::new([Line::from(first)].into_iter().chain(titles)).style(HEADING));
     frame.render_widget(table, area);
+}
+
+fn draw_times(frame: &mut Frame<'_>, area: Rect, times: &[&TimesRow], across: usize) {
+    let [heading, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
+    frame.render_widget(Paragraph::new("").style(HEADING), heading);
+    let columns =
+        |area| Layout::horizontal(vec![Constraint::Length(TIMES_WIDTH); across]).split(area);
+    let (titles, cells) = (columns(heading), columns(rest));
+    let line = |texts: [String; 4]| {
+        let [name, p50, p99, max] = texts;
+        Line::from(format!("{name:<14} {p50:>7} {p99:>7} {max:>7}"))
+    };
+    // Side by side, so that the first ones stay first.
+    for (column, (title, cell)) in titles.iter().zip(cells.iter()).enumerate() {
+        let own: Vec<_> = times.iter().skip(column).step_by(across).collect();
+        if own.is_empty() {
+            break;
+        }
+        let names = ["TIMES", "P50", "P99", "MAX"].map(str::to_owned);
+        frame.render_widget(Paragraph::new(line(names)).style(HEADING), *title);
+        let text = |row: &&&TimesRow| {
+            let all = [row.p50_ns, row.p99_ns, row.max_ns];
+            let [p50, p99, max] = all.map(|ns| if row.count > 0 { time(ns) } else { "-".into() });
+            line([label(row), p50, p99, max])
+        };
+        frame.render_widget(Paragraph::new(own.iter().map(text).collect::<Vec<_>>()), *cell);
+    }
 }
 
 fn draw_threads(frame: &mut Frame<'_>, area: Rect, app: &App, rows: &[ThreadRow]) {
@@ -287,6 +328,19 @@ mod tests {
                 ..Census::default()
             },
             rows: (1..=50).map(row).collect(),
+            times: vec![
+                TimesRow { name: "run_delay".into(), total: 9, ..TimesRow::default() },
+                TimesRow {
+                    name: "op_latency".into(),
+                    op: Some("recv".into()),
+                    total: 9,
+                    count: 3,
+                    p50_ns: 1_560_000,
+                    p99_ns: 9_130_000,
+                    max_ns: 12_000_000,
+                },
+                TimesRow { name: "wakeup_latency".into(), ..TimesRow::default() },
+            ],
             ..Snapshot::default()
         }
     }
@@ -321,6 +375,15 @@ mod tests {
         assert!(has(&lines, "thread-1 ") && has(&lines, "wait park"));
         assert!(lines[29].contains("1 of 100,000 q quit"), "{lines:#?}");
         assert_eq!(app.request.limit, lines.iter().filter(|l| l.contains("thread-")).count());
+    }
+
+    #[test]
+    fn times_are_shown_where_there_ever_were_any() {
+        let lines = drawn(&mut app(1), 120, 30);
+        assert!(has(&lines, "op recv         1.56ms  9.13ms  12.0ms"), "{lines:#?}");
+        assert!(has(&lines, "run delay            -       -       -"), "none of late");
+        assert!(!has(&lines, "wakeup latency"), "none ever");
+        assert!(!has(&drawn(&mut app(1), 120, 15), "op recv"), "no room");
     }
 
     #[test]

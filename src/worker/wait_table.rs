@@ -1,0 +1,489 @@
+//! Threads that wait by address: green threads on the words of a futex(2).
+//!
+//! **No wake-up is lost.** A waker has changed the word before it comes here; a waiter goes to sleep only if the word
+//! has not changed. Name the events: *W*, the store to the word; *L*, the load by which [`Bucket::wait`] looks at
+//! it, under the bucket's lock. If the waker takes the lock after the waiter, the waiter is in the list and
+//! is found. If it takes it before, L comes after the lock's release, hence after W, sees the new value, and the
+//! waiter does not wait. (To spare a waker the lock where nobody waits would take a count of waiters and, between
+//! W and the look at it, a fence, which is as dear as the lock; [`Bucket::is_empty`] is for those who know that they see
+//! whom they have to wake.)
+//!
+//! **A waiter's end.** It lies on the stack of the thread that waits. Whoever takes it out of the list, under
+//! the lock, owns its end: the thread itself, when its time is up, or a waker, who notifies its parker last of all.
+//! The thread returns only then.
+
+use std::marker::PhantomPinned;
+use std::ptr::NonNull;
+
+use super::parker::Parker;
+use crate::atomic::{AtomicU32, Ordering, UnsafeCell};
+use crate::lock::SpinLock;
+
+/// Buckets. Threads that wait on words of one bucket look at each other's entries, and no more.
+const BUCKETS: usize = 1 << BUCKET_BITS;
+const BUCKET_BITS: u32 = 8;
+
+/// Waiters that are taken out under one hold of a lock, during which all others spin.
+const BATCH: u32 = 32;
+
+/// See the module's documentation.
+pub(crate) struct WaitTable {
+    buckets: [Bucket; BUCKETS],
+}
+
+/// The waiters on some of the words. On cache lines of its own: its neighbours belong to unrelated words.
+#[repr(align(128))]
+pub(crate) struct Bucket {
+    /// OS threads that wait in the kernel, as far as is known.
+    in_kernel: AtomicU32,
+    /// Tells whose turn it is, while there are any.
+    turns: AtomicU32,
+    /// Entries of the list. Written under its lock.
+    entries: AtomicU32,
+    list: SpinLock<List>,
+}
+
+/// A thread that waits.
+pub(crate) struct Waiter {
+    address: usize,
+    mask: u32,
+    /// Notified when it was woken.
+    pub(crate) parker: Parker,
+    links: UnsafeCell<Links>,
+    _pinned: PhantomPinned,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Links {
+    listed: bool,
+    previous: Option<NonNull<Waiter>>,
+    next: Option<NonNull<Waiter>>,
+}
+
+/// In the order in which they came.
+struct List {
+    first: Option<NonNull<Waiter>>,
+    last: Option<NonNull<Waiter>>,
+}
+
+// SAFETY: what the pointers lead to is in the list, and accessed under its lock only.
+unsafe impl Send for List {}
+
+#[cfg(not(loom))]
+impl WaitTable {
+    pub(crate) const fn new() -> WaitTable {
+        WaitTable { buckets: [const { Bucket::new() }; BUCKETS] }
+    }
+
+    /// Where those wait who wait on the word at that address.
+    #[inline]
+    pub(crate) fn bucket(&self, address: usize) -> &Bucket {
+        // Fibonacci hashing: the upper bits of the product depend on all bits of the address.
+        let hash = (address as u64 >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.buckets[(hash >> (u64::BITS - BUCKET_BITS)) as usize]
+    }
+}
+
+impl Bucket {
+    #[cfg(not(loom))]
+    const fn new() -> Bucket {
+        Bucket {
+            in_kernel: AtomicU32::new(0),
+            turns: AtomicU32::new(0),
+            entries: AtomicU32::new(0),
+            list: SpinLock::new(List { first: None, last: None }),
+        }
+    }
+
+    /// Puts a waiter at the end of the list, if `still` says that it has to wait; whether it did.
+    ///
+    /// # Safety
+    ///
+    /// The waiter belongs to this bucket, is new, and stays in place until [`Bucket::remove`] has returned true or
+    /// its parker was notified.
+    pub(crate) unsafe fn wait(&self, waiter: &Waiter, still: impl Fn() -> bool) -> bool {
+        self.list.with_pinned(|list| {
+            let waits = still();
+            if waits {
+                // SAFETY: as the caller says; the lock is held.
+                unsafe { list.push(NonNull::from(waiter)) };
+                self.count(1);
+            }
+            waits
+        })
+    }
+
+    /// Takes a waiter out of the list; false if a waker has done so, who is going to notify it, or has.
+    pub(crate) fn remove(&self, waiter: &Waiter) -> bool {
+        self.list.with_pinned(|list| {
+            // SAFETY: the lock is held; the waiter is in the list or unlinked.
+            let removed = unsafe { list.remove(NonNull::from(waiter)) };
+            if removed {
+                self.count(1_u32.wrapping_neg());
+            }
+            removed
+        })
+    }
+
+    /// Whether nobody waits here, as far as the caller knows: what happened before that, in the order that other
+    /// synchronisation makes, is seen.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.load(Ordering::Relaxed) == 0
+    }
+
+    /// Adds to the number of entries, under the lock.
+    fn count(&self, more: u32) {
+        let entries = self.entries.load(Ordering::Relaxed);
+        self.entries.store(entries.wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// Takes up to `most` of those out that wait on the word at `address` and whose masks have a bit of `mask`, first
+    /// come, first served, and calls `notify` with the parker of each; how many there were.
+    ///
+    /// A waiter may be gone as soon as it was notified.
+    #[inline]
+    pub(crate) fn wake(
+        &self,
+        address: usize,
+        most: u32,
+        mask: u32,
+        notify: impl Fn(&Parker),
+    ) -> u32 {
+        let mut woken = 0;
+        while woken < most {
+            let room = BATCH.min(most - woken);
+            let (mut chain, taken) = self.list.with_pinned(|list| {
+                let (chain, taken) = list.take(address, mask, room);
+                self.count(taken.wrapping_neg());
+                (chain, taken)
+            });
+            while let Some(waiter) = chain {
+                // SAFETY: it was taken out of the list and not notified yet, so it is still there, and nobody else
+                // uses its links.
+                unsafe {
+                    chain = read_links(waiter).next;
+                    notify(&(*waiter.as_ptr()).parker);
+                }
+            }
+            woken += taken;
+            if taken < room {
+                break;
+            }
+        }
+        woken
+    }
+
+    /// Calls `f`, in which an OS thread may wait in the kernel for one of the bucket's words.
+    #[inline]
+    pub(crate) fn in_kernel<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.in_kernel.fetch_add(1, Ordering::Relaxed);
+        let result = f();
+        self.in_kernel.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether a wake-up should go to those first that wait in the kernel: half of the times, if there may be any.
+    ///
+    /// Not every other time: words of one bucket may be woken in turns, and one of them would never get the
+    /// kernel's. Multiples of the golden ratio, of which this looks at the upper bit, are spread evenly, and so are
+    /// every second one, every third one, and so on.
+    #[inline]
+    pub(crate) fn is_the_kernels_turn(&self) -> bool {
+        self.in_kernel.load(Ordering::Relaxed) > 0
+            && self.turns.fetch_add(0x9e37_79b9, Ordering::Relaxed) < 1 << 31
+    }
+}
+
+impl Waiter {
+    pub(crate) fn new(address: usize, mask: u32) -> Waiter {
+        Waiter {
+            address,
+            mask,
+            parker: Parker::new(),
+            links: UnsafeCell::new(Links::default()),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// Of the word that it waits for.
+    #[cfg(not(loom))]
+    pub(crate) fn address(&self) -> usize {
+        self.address
+    }
+}
+
+/// Calls `f` with the links of a waiter.
+///
+/// # Safety
+///
+/// The waiter is in place, and the caller holds its bucket's lock or has taken it out.
+#[inline]
+unsafe fn links<R>(waiter: NonNull<Waiter>, f: impl FnOnce(&mut Links) -> R) -> R {
+    // SAFETY: as the caller says; no two calls are nested for one waiter.
+    unsafe { (*waiter.as_ptr()).links.with_mut(|links| f(&mut *links)) }
+}
+
+/// The links of a waiter.
+///
+/// # Safety
+///
+/// The waiter is in place, and nobody changes them: the caller holds its bucket's lock, or has taken it out of the list and
+/// not notified it.
+unsafe fn read_links(waiter: NonNull<Waiter>) -> Links {
+    // SAFETY: as the caller says.
+    unsafe { (*waiter.as_ptr()).links.with(|links| *links) }
+}
+
+impl List {
+    /// # Safety
+    ///
+    /// The waiter is in no list, and stays in place until it was taken out. The lock is held.
+    unsafe fn push(&mut self, waiter: NonNull<Waiter>) {
+        let previous = self.last.replace(waiter);
+        // SAFETY: what is in the list is in place.
+        unsafe {
+            links(waiter, |own| *own = Links { listed: true, previous, next: None });
+            match previous {
+                Some(previous) => links(previous, |l| l.next = Some(waiter)),
+                None => self.first = Some(waiter),
+            }
+        }
+    }
+
+    /// Takes a waiter out, if it is in the list.
+    ///
+    /// # Safety
+    ///
+    /// The waiter is in place, and in this list or in none. The lock is held.
+    unsafe fn remove(&mut self, waiter: NonNull<Waiter>) -> bool {
+        // SAFETY: what is in the list is in place, and the waiter is as the caller says.
+        unsafe {
+            // Who has taken it out may be about to read where its chain goes on.
+            let Links { listed, previous, next } = read_links(waiter);
+            if !listed {
+                return false;
+            }
+            links(waiter, |own| *own = Links::default());
+            match previous {
+                Some(previous) => links(previous, |l| l.next = next),
+                None => self.first = next,
+            }
+            match next {
+                Some(next) => links(next, |l| l.previous = previous),
+                None => self.last = previous,
+            }
+        }
+        true
+    }
+
+    /// Takes up to `most` out that match; the first of them, from which links lead to the others, and how many.
+    #[inline]
+    fn take(&mut self, address: usize, mask: u32, most: u32) -> (Option<NonNull<Waiter>>, u32) {
+        let (mut first, mut last) = (None, None);
+        let (mut taken, mut at) = (0, self.first);
+        while let Some(waiter) = at.filter(|_| taken < most) {
+            // SAFETY: what is in the list is in place; the lock is held, as for all of a list's functions. What was
+            // taken out is nobody else's until it is notified.
+            unsafe {
+                at = links(waiter, |l| l.next);
+                let place = waiter.as_ref();
+                if place.address == address && place.mask & mask != 0 {
+                    self.remove(waiter);
+                    match last.replace(waiter) {
+                        Some(last) => links(last, |l| l.next = Some(waiter)),
+                        None => first = Some(waiter),
+                    }
+                    taken += 1;
+                }
+            }
+        }
+        (first, taken)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    static TABLE: WaitTable = WaitTable::new();
+
+    /// The names of those that a wake-up reached, in its order.
+    fn woken(
+        bucket: &Bucket,
+        waiters: &[Waiter],
+        address: usize,
+        most: u32,
+        mask: u32,
+    ) -> Vec<usize> {
+        let order = std::cell::RefCell::new(Vec::new());
+        let n = bucket.wake(address, most, mask, |parker| {
+            let of = |w: &Waiter| std::ptr::eq(&raw const w.parker, parker);
+            order.borrow_mut().push(waiters.iter().position(of).unwrap());
+        });
+        let order = order.into_inner();
+        assert_eq!(n as usize, order.len());
+        order
+    }
+
+    #[test]
+    fn waiters_are_woken_in_their_order_by_address_and_mask_and_only_once() {
+        let bucket = TABLE.bucket(64);
+        let waiters: Vec<_> =
+            [(64, 1), (128, 1), (64, 2), (64, 3), (64, 1)].map(|(a, m)| Waiter::new(a, m)).into();
+        assert!(bucket.is_empty());
+        for waiter in &waiters {
+            // SAFETY: they stay in place to the end, when none is in the list.
+            assert!(unsafe { bucket.wait(waiter, || true) });
+        }
+        assert!(!bucket.is_empty());
+        assert!(bucket.remove(&waiters[3]) && !bucket.remove(&waiters[3]));
+        assert_eq!(woken(bucket, &waiters, 64, 1, 1), [0]);
+        assert_eq!(woken(bucket, &waiters, 64, u32::MAX, 1), [4]);
+        assert_eq!(woken(bucket, &waiters, 192, u32::MAX, u32::MAX), [0; 0]);
+        assert_eq!(woken(bucket, &waiters, 64, u32::MAX, u32::MAX), [2]);
+        assert!(!bucket.remove(&waiters[2]), "it was woken");
+        assert_eq!(woken(bucket, &waiters, 128, u32::MAX, u32::MAX), [1]);
+        assert!(bucket.is_empty());
+    }
+
+    #[test]
+    fn a_word_that_has_changed_is_not_waited_for() {
+        let bucket = TABLE.bucket(4096);
+        let waiter = Waiter::new(4096, 1);
+        // SAFETY: it is not put into the list.
+        assert!(!unsafe { bucket.wait(&waiter, || false) });
+        assert_eq!(bucket.wake(4096, 1, 1, |_| panic!("nobody waits")), 0);
+    }
+
+    #[test]
+    fn each_word_of_a_bucket_gets_turns_of_both_kinds_whatever_their_order() {
+        let bucket = TABLE.bucket(16384);
+        assert!(!bucket.is_the_kernels_turn(), "nobody waits there");
+        bucket.in_kernel(|| {
+            for words in 1..=10 {
+                let mut of_kernel = [0; 10];
+                for turn in 0..100 * words {
+                    of_kernel[turn % words] += usize::from(bucket.is_the_kernels_turn());
+                }
+                for n in &of_kernel[..words] {
+                    assert!((30..=70).contains(n), "{of_kernel:?}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn crowds_are_woken_as_far_as_was_asked() {
+        let bucket = TABLE.bucket(8192);
+        let waiters: Vec<_> = (0..100).map(|_| Waiter::new(8192, 1)).collect();
+        for waiter in &waiters {
+            // SAFETY: they stay in place to the end, when none is in the list.
+            assert!(unsafe { bucket.wait(waiter, || true) });
+        }
+        assert_eq!(woken(bucket, &waiters, 8192, 70, 1), (0..70).collect::<Vec<_>>());
+        assert_eq!(woken(bucket, &waiters, 8192, u32::MAX, 1), (70..100).collect::<Vec<_>>());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+
+    struct Futex {
+        word: AtomicU32,
+        bucket: Bucket,
+    }
+
+    fn futex() -> Arc<Futex> {
+        let list = SpinLock::new(List { first: None, last: None });
+        let zero = || AtomicU32::new(0);
+        let bucket = Bucket { in_kernel: zero(), turns: zero(), entries: zero(), list };
+        Arc::new(Futex { word: AtomicU32::new(0), bucket })
+    }
+
+    /// Waits while the word is 0, and returns when it was woken.
+    fn wait(futex: &Futex) {
+        let waiter = Waiter::new(64, 1);
+        // SAFETY: it stays in place until it was notified.
+        if unsafe { futex.bucket.wait(&waiter, || futex.word.load(Ordering::Relaxed) == 0) } {
+            while !waiter.parker.take() {
+                loom::thread::yield_now();
+            }
+        }
+    }
+
+    fn wake(futex: &Futex, most: u32) -> u32 {
+        futex.word.store(1, Ordering::Relaxed);
+        futex.bucket.wake(64, most, 1, |parker| assert!(parker.notify().is_none()))
+    }
+
+    #[test]
+    fn a_waiter_sees_the_new_value_or_is_woken() {
+        loom::model(|| {
+            let futex = futex();
+            let other = futex.clone();
+            let waker = loom::thread::spawn(move || wake(&other, 1));
+            wait(&futex);
+            waker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn one_whose_time_is_up_when_it_is_woken_does_not_keep_the_next_from_that() {
+        loom::model(|| {
+            let futex = futex();
+            let other = futex.clone();
+            let (first, second) = (Waiter::new(64, 1), Waiter::new(64, 1));
+            // SAFETY: they stay in place until they were removed or notified.
+            assert!(unsafe {
+                futex.bucket.wait(&first, || true) && futex.bucket.wait(&second, || true)
+            });
+            let waker = loom::thread::spawn(move || wake(&other, u32::MAX));
+            if !futex.bucket.remove(&first) {
+                while !first.parker.take() {
+                    loom::thread::yield_now();
+                }
+            }
+            waker.join().unwrap();
+            assert!(second.parker.take());
+        });
+    }
+
+    #[test]
+    fn one_waiter_is_woken_by_one_of_two_wakers() {
+        loom::model(|| {
+            let futex = futex();
+            let waiter = Waiter::new(64, 1);
+            // SAFETY: it stays in place until it was notified, in this very model.
+            assert!(unsafe { futex.bucket.wait(&waiter, || true) });
+            let other = futex.clone();
+            let waker = loom::thread::spawn(move || wake(&other, 1));
+            let woken = wake(&futex, u32::MAX);
+            assert_eq!(woken + waker.join().unwrap(), 1);
+            assert!(waiter.parker.take());
+        });
+    }
+
+    #[test]
+    fn a_waiter_whose_time_is_up_goes_only_when_no_waker_has_it() {
+        loom::model(|| {
+            let futex = futex();
+            let other = futex.clone();
+            let waker = loom::thread::spawn(move || wake(&other, 1));
+            let waiter = Waiter::new(64, 1);
+            // SAFETY: it stays in place until it was removed or notified.
+            let waits =
+                unsafe { futex.bucket.wait(&waiter, || futex.word.load(Ordering::Relaxed) == 0) };
+            let withdrew = waits && futex.bucket.remove(&waiter);
+            if waits && !withdrew {
+                while !waiter.parker.take() {
+                    loom::thread::yield_now();
+                }
+            }
+            let woken = waker.join().unwrap();
+            assert_eq!(woken, u32::from(waits && !withdrew));
+        });
+    }
+}

@@ -1,0 +1,185 @@
+//! Signal handlers of the program's that call these functions, signals that failing calls raise, and fork(2).
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::stage::{Outcome, on_both, runtime};
+use crate::subprocess::in_child;
+use crate::watchdog::watched;
+
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+static WRONG: AtomicU64 = AtomicU64::new(0);
+static TO: AtomicI32 = AtomicI32::new(-1);
+static FROM: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn count(_signal: i32) {
+    HANDLED.fetch_add(1, Relaxed);
+}
+
+/// Waits for a pipe, on which there is something, for another, on which there is nothing, and for a time.
+extern "C" fn wait_in_handler(_signal: i32) {
+    // SAFETY: the pointers are valid; errno is the calling thread's own.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let mut byte = 5_u8;
+        let wrote = libc::write(TO.load(Relaxed), (&raw const byte).cast(), 1);
+        let mut asked = libc::pollfd { fd: FROM.load(Relaxed), events: libc::POLLIN, revents: 0 };
+        let polled = libc::poll(&mut asked, 1, -1);
+        let read = libc::read(FROM.load(Relaxed), (&raw mut byte).cast(), 1);
+        let mut nothing = libc::pollfd { fd: -1, events: 0, revents: 0 };
+        libc::poll(&mut nothing, 1, 1);
+        let time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        libc::nanosleep(&time, std::ptr::null_mut());
+        libc::sched_yield();
+        if (wrote, polled, read) != (1, 1, 1) {
+            WRONG.fetch_add(1, Relaxed);
+        }
+        *libc::__errno_location() = errno;
+    }
+    HANDLED.fetch_add(1, Relaxed);
+}
+
+fn install(signal: i32, handler: extern "C" fn(i32), flags: i32) {
+    // SAFETY: integers.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = flags;
+    c!(sigaction(signal, &action, std::ptr::null_mut())).unwrap();
+}
+
+fn in_own_process(test: &str, scenario: impl FnOnce()) {
+    let output = in_child(test, &[], scenario);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn handlers_may_wait_while_their_threads_compute_or_wait() {
+    in_own_process("signals::handlers_may_wait_while_their_threads_compute_or_wait", || {
+        let (r, w) = std::io::pipe().unwrap();
+        TO.store(w.as_raw_fd(), Relaxed);
+        FROM.store(r.as_raw_fd(), Relaxed);
+        for flags in [0, libc::SA_RESTART, libc::SA_ONSTACK, libc::SA_ONSTACK | libc::SA_RESTART] {
+            install(libc::SIGUSR1, wait_in_handler, flags);
+            let runtime = runtime();
+            let before = HANDLED.load(Relaxed);
+            watched(&runtime, || {
+                runtime.run(|| {
+                    let worker = c!(gettid()).unwrap() as i32;
+                    let own = c!(getpid()).unwrap() as i32;
+                    let tell = || c!(syscall(libc::SYS_tgkill, own, worker, libc::SIGUSR1));
+                    uthread::scope(|s| {
+                        // One computes.
+                        s.spawn(|| {
+                            let until = before + 20;
+                            while HANDLED.load(Relaxed) < until {
+                                std::hint::spin_loop();
+                            }
+                        });
+                        // One waits for another.
+                        let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+                        s.spawn(move || {
+                            let mut byte = [0_u8; 1];
+                            for _ in 0..20 {
+                                let outcome: Outcome =
+                                    c!(recv(a.as_raw_fd(), byte.as_mut_ptr().cast(), 1, 0));
+                                assert_eq!(outcome, Ok(1));
+                            }
+                        });
+                        let mut b = b;
+                        for _ in 0..20 {
+                            tell().unwrap();
+                            uthread::sleep(Duration::from_millis(2));
+                            b.write_all(b"x").unwrap();
+                        }
+                        while HANDLED.load(Relaxed) < before + 20 {
+                            let _ = tell();
+                            uthread::sleep(Duration::from_millis(2));
+                        }
+                    });
+                });
+            });
+            assert_eq!(WRONG.load(Relaxed), 0);
+        }
+    });
+}
+
+#[test]
+fn a_pipe_without_readers_raises_its_signal_once_per_call() {
+    in_own_process("signals::a_pipe_without_readers_raises_its_signal_once_per_call", || {
+        install(libc::SIGPIPE, count, libc::SA_RESTART);
+        on_both(|| {
+            let before = HANDLED.load(Relaxed);
+            let raised = || HANDLED.load(Relaxed) - before;
+            let mut log = Vec::new();
+            let (r, w) = std::io::pipe().unwrap();
+            drop(r);
+            log.push((c!(write(w.as_raw_fd(), b"a".as_ptr().cast(), 1)), raised()));
+            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+            drop(b);
+            let fd = a.as_raw_fd();
+            log.push((c!(write(fd, b"a".as_ptr().cast(), 1)), raised()));
+            log.push((c!(send(fd, b"a".as_ptr().cast(), 1, 0)), raised()));
+            log.push((c!(send(fd, b"a".as_ptr().cast(), 1, libc::MSG_NOSIGNAL)), raised()));
+            log
+        });
+        // While they wait for room: of a socket's end with bytes that nobody will read, there is another error.
+        let waited = on_both(|| {
+            let before = HANDLED.load(Relaxed);
+            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (r, w) = std::io::pipe().unwrap();
+            let (fd, pipe) = (a.as_raw_fd(), w.as_raw_fd());
+            let bytes = [0_u8; 65536];
+            let bytes = bytes.as_ptr().cast();
+            while c!(send(fd, bytes, 1000, libc::MSG_DONTWAIT)).is_ok() {}
+            assert_eq!(c!(write(pipe, bytes, 65536)), Ok(65536));
+            uthread::scope(|s| {
+                s.spawn(move || {
+                    uthread::sleep(Duration::from_millis(10));
+                    drop(b);
+                    uthread::sleep(Duration::from_millis(10));
+                    drop(r);
+                });
+                let sent = c!(send(fd, bytes, 1000, 0));
+                let silent = HANDLED.load(Relaxed) - before;
+                let written = c!(write(pipe, bytes, 1000));
+                let began = Instant::now();
+                while HANDLED.load(Relaxed) == before && began.elapsed() < Duration::from_secs(5) {
+                    uthread::yield_now();
+                }
+                (sent, silent, written, HANDLED.load(Relaxed) - before)
+            })
+        });
+        assert_eq!(waited, (Err(libc::ECONNRESET), 0, Err(libc::EPIPE), 1));
+    });
+}
+
+#[test]
+fn a_child_of_fork_reads_writes_sleeps_and_locks() {
+    on_both(|| {
+        let (r, w) = std::io::pipe().unwrap();
+        let child = c!(fork()).unwrap() as i32;
+        if child == 0 {
+            let mut byte = 0_u8;
+            let pointer: *mut u8 = &mut byte;
+            let (read, write) = (r.as_raw_fd(), w.as_raw_fd());
+            let time = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+            let mut asked = libc::pollfd { fd: read, events: libc::POLLIN, revents: 0 };
+            let lock = Mutex::new(0);
+            let all = c!(write(write, pointer.cast(), 1)) == Ok(1)
+                && c!(poll(&mut asked, 1, -1)) == Ok(1)
+                && c!(read(read, pointer.cast(), 1)) == Ok(1)
+                && c!(poll(&mut asked, 1, 2)) == Ok(0)
+                && c!(nanosleep(&time, std::ptr::null_mut())) == Ok(0)
+                && c!(sched_yield()) == Ok(0)
+                && *lock.lock().unwrap() == 0;
+            // SAFETY: ends the process, without a look at anything else.
+            unsafe { libc::_exit(if all { 42 } else { 1 }) };
+        }
+        let mut status = 0;
+        assert_eq!(c!(waitpid(child, &mut status, 0)), Ok(child.into()));
+        assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 42));
+    });
+}
