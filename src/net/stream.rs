@@ -78,7 +78,7 @@ impl TcpStream {
     /// # Blocking
     /// Parks a green thread, blocks an OS thread, until the connection stands or fails. A host name
     /// is looked up on a helper, as in [`blocking`](crate::blocking), if calls of the C library come
-    /// to this crate ([`interposed`](crate::interposed)); else that blocks the OS thread until the
+    /// to this crate ([`interposed`](fn@crate::interposed)); else that blocks the OS thread until the
     /// thread is moved.
     ///
     /// # Examples
