@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(
-    not(feature = "interpose"),
+    any(not(feature = "interpose"), loom),
     allow(dead_code, unused_imports, reason = "some parts serve the C library's functions only")
 )]
 

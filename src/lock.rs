@@ -54,6 +54,18 @@ impl<T> SpinLock<T> {
         self.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 
+    /// Makes it a new one, whoever held it.
+    ///
+    /// # Safety
+    ///
+    /// No other thread exists that uses it: this is the child of a fork(2). The caller does not hold it.
+    #[cfg(all(feature = "interpose", not(loom)))]
+    pub(crate) unsafe fn reset(&self, value: T) {
+        // SAFETY: nobody else uses it. What a thread that is no more may have left half-changed is not dropped.
+        self.value.with_mut(|old| unsafe { old.write(value) });
+        self.held.store(false, Ordering::Release);
+    }
+
     #[inline]
     fn try_acquire(&self) -> bool {
         self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()

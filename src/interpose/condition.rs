@@ -40,7 +40,7 @@ use crate::worker::wait_table::{WaitTable, Waiter};
 use crate::worker::{self, Deadline, notify};
 
 /// Green threads that wait.
-static TABLE: WaitTable = WaitTable::new();
+pub(super) static TABLE: WaitTable = WaitTable::new();
 
 /// They have no masks.
 const ANY: u32 = u32::MAX;

@@ -39,7 +39,7 @@ pub(super) fn look_up() {
 }
 
 /// Green threads that wait.
-static TABLE: WaitTable = WaitTable::new();
+pub(super) static TABLE: WaitTable = WaitTable::new();
 
 /// Any bit of a waiter's mask wakes it.
 const ANY: u32 = u32::MAX;

@@ -27,6 +27,15 @@
 //!   library's locks; [`word`]: waiting for their words. - [`helped`]: what blocks on a helper: names, locks of
 //!   files, and other locks.
 
+/// In a child of fork(2): green threads that waited are not there.
+pub(crate) extern "C" fn forget_waiters() {
+    // SAFETY: the child has one thread.
+    unsafe {
+        futex::TABLE.forget();
+        condition::TABLE.forget();
+    }
+}
+
 mod answer;
 mod caller;
 mod children;

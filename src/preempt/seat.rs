@@ -412,8 +412,12 @@ fn install_handler() -> io::Result<()> {
         // Calls that can be restarted are. No other handler runs on top of this one, which is short.
         let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_RESTART;
         let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
-        // SAFETY: the function needs no more than the calling thread.
-        unsafe { libc::pthread_atfork(None, None, Some(super::pin::settle_down)) };
+        // SAFETY: the functions need no more than the calling thread.
+        unsafe {
+            libc::pthread_atfork(None, None, Some(super::pin::settle_down));
+            #[cfg(all(feature = "interpose", not(loom)))]
+            libc::pthread_atfork(None, None, Some(crate::interpose::forget_waiters));
+        }
         // SAFETY: the handler is async-signal-safe: it uses atomic words, the clock and timer_settime.
         let previous = unsafe { sigaction(Signal::SIGURG, &action) }?;
         let _ = PREVIOUS.set(previous);

@@ -92,6 +92,8 @@ impl Runtime {
     /// An OS thread, a descriptor or a ring cannot be had. What was started has ended then.
     pub(crate) fn start(mut config: Config) -> io::Result<Arc<Runtime>> {
         overflow::install(find_occupant);
+        #[cfg(all(feature = "interpose", not(loom)))]
+        super::wait_table::populate();
         if config.thread_blocks
             && let Err(reason) = tls::available()
         {

@@ -16,6 +16,8 @@ use std::marker::PhantomPinned;
 use std::ptr::NonNull;
 
 use super::parker::Parker;
+#[cfg(not(loom))]
+use crate::atomic::{AtomicBool, fence};
 use crate::atomic::{AtomicU32, Ordering, UnsafeCell};
 use crate::lock::SpinLock;
 
@@ -25,6 +27,32 @@ const BUCKET_BITS: u32 = 8;
 
 /// Waiters that are taken out under one hold of a lock, during which all others spin.
 const BATCH: u32 = 32;
+
+/// Whether there has ever been somebody who could wait.
+#[cfg(not(loom))]
+static POPULATED: AtomicBool = AtomicBool::new(false);
+
+/// There may be waiters from now on. Called before the first green thread begins.
+#[cfg(not(loom))]
+pub(crate) fn populate() {
+    POPULATED.store(true, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+}
+
+/// Whether there may be waiters: if not, a waker need not look, and a process without green threads is none the wiser.
+///
+/// A waker that says no has changed its word before its fence, which is before that of [`populate`], else it would have
+/// seen the flag. So a waiter, which comes after that one, sees the change.
+#[inline]
+fn is_populated() -> bool {
+    #[cfg(not(loom))]
+    return POPULATED.load(Ordering::Relaxed) || {
+        fence(Ordering::SeqCst);
+        POPULATED.load(Ordering::Relaxed)
+    };
+    #[cfg(loom)]
+    true
+}
 
 /// See the module's documentation.
 pub(crate) struct WaitTable {
@@ -73,6 +101,21 @@ unsafe impl Send for List {}
 impl WaitTable {
     pub(crate) const fn new() -> WaitTable {
         WaitTable { buckets: [const { Bucket::new() }; BUCKETS] }
+    }
+
+    /// Nobody waits any more, and nobody holds a lock.
+    ///
+    /// # Safety
+    ///
+    /// No other thread exists: this is the child of a fork(2), where those that waited are gone.
+    #[cfg(feature = "interpose")]
+    pub(crate) unsafe fn forget(&self) {
+        for bucket in &self.buckets {
+            bucket.in_kernel.store(0, Ordering::Relaxed);
+            bucket.entries.store(0, Ordering::Relaxed);
+            // SAFETY: as the caller says.
+            unsafe { bucket.list.reset(List { first: None, last: None }) };
+        }
     }
 
     /// Where those wait who wait on the word at that address.
@@ -150,6 +193,9 @@ impl Bucket {
         mask: u32,
         notify: impl Fn(&Parker),
     ) -> u32 {
+        if !is_populated() {
+            return 0;
+        }
         let mut woken = 0;
         while woken < most {
             let room = BATCH.min(most - woken);
@@ -328,6 +374,7 @@ mod tests {
 
     #[test]
     fn waiters_are_woken_in_their_order_by_address_and_mask_and_only_once() {
+        populate();
         let bucket = TABLE.bucket(64);
         let waiters: Vec<_> =
             [(64, 1), (128, 1), (64, 2), (64, 3), (64, 1)].map(|(a, m)| Waiter::new(a, m)).into();
@@ -349,6 +396,7 @@ mod tests {
 
     #[test]
     fn a_word_that_has_changed_is_not_waited_for() {
+        populate();
         let bucket = TABLE.bucket(4096);
         let waiter = Waiter::new(4096, 1);
         // SAFETY: it is not put into the list.
@@ -358,6 +406,7 @@ mod tests {
 
     #[test]
     fn each_word_of_a_bucket_gets_turns_of_both_kinds_whatever_their_order() {
+        populate();
         let bucket = TABLE.bucket(16384);
         assert!(!bucket.is_the_kernels_turn(), "nobody waits there");
         bucket.in_kernel(|| {
@@ -375,6 +424,7 @@ mod tests {
 
     #[test]
     fn crowds_are_woken_as_far_as_was_asked() {
+        populate();
         let bucket = TABLE.bucket(8192);
         let waiters: Vec<_> = (0..100).map(|_| Waiter::new(8192, 1)).collect();
         for waiter in &waiters {

@@ -183,3 +183,45 @@ fn a_child_of_fork_reads_writes_sleeps_and_locks() {
         assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 42));
     });
 }
+
+#[test]
+fn in_a_child_of_fork_nobody_waits() {
+    if !uthread::interposed() {
+        return;
+    }
+    let runtime = runtime();
+    watched(&runtime, || {
+        let word = std::sync::atomic::AtomicU32::new(0);
+        let futex = |operation: i32, value: u32| {
+            let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+            // SAFETY: the word is there; there is no time-out.
+            unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, 0_usize) }
+        };
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                runtime.run(|| {
+                    while word.load(Relaxed) == 0 {
+                        futex(libc::FUTEX_WAIT, 0);
+                    }
+                });
+            });
+            let is_waiting =
+                |t: &uthread::ThreadInfo| t.state.reason() == Some(uthread::WaitReason::Futex);
+            while !runtime.threads().unwrap().iter().any(is_waiting) {
+                std::thread::yield_now();
+            }
+            // SAFETY: the child calls what may be called there, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let woken = futex(libc::FUTEX_WAKE, 1);
+                // SAFETY: ends the process, without a look at anything else.
+                unsafe { libc::_exit(woken as i32) };
+            }
+            let mut status = 0;
+            assert_eq!(c!(waitpid(child, &mut status, 0)), Ok(child.into()));
+            assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 0));
+            word.store(1, Relaxed);
+            assert_eq!(futex(libc::FUTEX_WAKE, 1), 1);
+        });
+    });
+}
