@@ -1,9 +1,9 @@
 //! How late threads run that wake up among hogs.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use uthread::Runtime;
