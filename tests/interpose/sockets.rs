@@ -494,6 +494,10 @@ fn times_to_send_are_kept() {
 
 #[test]
 fn whoever_sends_much_waits_until_all_is_sent() {
+    if !uthread::interposed() {
+        // A signal of the runtime's may end a send when a part is sent.
+        return;
+    }
     const BYTES: usize = 2_000_000;
     type Sender = fn(RawFd) -> Outcome;
     let senders: [Sender; 6] = [
