@@ -2,6 +2,8 @@
 
 use std::ffi::c_int;
 
+use nix::errno::Errno;
+
 /// The end of a call that a replacement was asked to do on a green thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
@@ -20,7 +22,7 @@ pub(super) enum Answer {
 impl Answer {
     /// What a function of the C library returned that reports errors through `errno`.
     pub(super) fn of(result: isize) -> Answer {
-        if result < 0 { Answer::Failed(errno()) } else { Answer::Done(result) }
+        if result < 0 { Answer::Failed(Errno::last_raw()) } else { Answer::Done(result) }
     }
 }
 
@@ -31,16 +33,4 @@ impl From<Result<usize, c_int>> for Answer {
             Err(error) => Answer::Failed(error),
         }
     }
-}
-
-/// The caller's `errno`.
-pub(super) fn errno() -> c_int {
-    // SAFETY: the location is the calling thread's own.
-    unsafe { *libc::__errno_location() }
-}
-
-/// Sets the caller's `errno`.
-pub(super) fn set_errno(error: c_int) {
-    // SAFETY: the location is the calling thread's own.
-    unsafe { *libc::__errno_location() = error };
 }

@@ -11,13 +11,11 @@
 use std::ffi::c_int;
 use std::time::Duration;
 
-use super::answer::errno;
-use super::caller::in_signal_handler;
-use crate::reactor::op::Request;
-use crate::worker;
+use nix::errno::Errno;
 
-/// The bytes that the kernel moves in one call at most: what fits an `int`, in whole pages.
-const MAX_TRANSFER: usize = 0x7fff_f000;
+use super::caller::in_signal_handler;
+use crate::reactor::op::{MAX_TRANSFER, Request};
+use crate::worker;
 
 /// A length that the kernel takes.
 pub(super) fn length(bytes: usize) -> u32 {
@@ -94,5 +92,5 @@ pub(super) fn wait_for(fd: c_int, events: u32, limit: Option<Duration>) -> Resul
 
 /// A result of the C library's, with its error.
 pub(super) fn checked(result: isize) -> Result<usize, c_int> {
-    usize::try_from(result).map_err(|_| errno())
+    usize::try_from(result).map_err(|_| Errno::last_raw())
 }

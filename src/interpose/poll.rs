@@ -12,9 +12,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use libc::{epoll_event, fd_set, pollfd, sigset_t, timespec, timeval};
+use nix::errno::Errno;
 
 use super::Answer;
-use super::answer::errno;
 use super::caller::in_signal_handler;
 use super::descriptor::wait_for;
 use super::sleep::duration;
@@ -58,7 +58,7 @@ fn wait(
     loop {
         let is_over = limit.is_over();
         let found = ask();
-        if found < 0 && errno() == libc::EINTR {
+        if found < 0 && Errno::last_raw() == libc::EINTR {
             // Even who does not wait is told of a signal, if nothing else is found.
             continue;
         }
@@ -369,7 +369,7 @@ fn wait_for_any(
     // SAFETY: the descriptor that is made has no other owner.
     let epoll = unsafe {
         match libc::epoll_create1(libc::EPOLL_CLOEXEC) {
-            -1 => return Err(errno()),
+            -1 => return Err(Errno::last_raw()),
             fd => OwnedFd::from_raw_fd(fd),
         }
     };
@@ -378,7 +378,7 @@ fn wait_for_any(
         // SAFETY: the pointer is valid.
         match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd, &mut event) } {
             0 => Ok(()),
-            _ => Err(errno()),
+            _ => Err(Errno::last_raw()),
         }
     };
     for (fd, events) in std::iter::once((first, events)).chain(fds) {

@@ -12,8 +12,9 @@ use libc::{
     pthread_barrier_t, pthread_cond_t, pthread_mutex_t, pthread_rwlock_t, pthread_t, rusage, sem_t,
     siginfo_t, sigset_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
 };
+use nix::errno::Errno;
 
-use super::answer::{Answer, errno, set_errno};
+use super::answer::Answer;
 use super::helped::{self, try_lock, try_lock_until};
 use super::next::Next;
 use super::sleep::Until;
@@ -53,18 +54,18 @@ macro_rules! functions {
             unsafe extern "C" fn $name($($argument: $type),*) -> $result {
                 if let Some(thread) = caller::green() {
                     // Of calls on the way to a success the caller does not see the errors.
-                    let before = errno();
+                    let before = Errno::last_raw();
                     // SAFETY: what the caller owes the C library's function is what the replacement needs.
                     #[allow(unused_unsafe)]
                     let answer = unsafe { $answer };
                     if !matches!(answer, Answer::Forward | Answer::Quick(_)) {
                         caller::count(thread);
                     }
-                    set_errno(before);
+                    Errno::set_raw(before);
                     match answer {
                         Answer::Done(value) | Answer::Quick(value) => return value as $result,
                         Answer::Failed(error) => {
-                            set_errno(error);
+                            Errno::set_raw(error);
                             return -1 as _;
                         }
                         // SAFETY: as the caller says.
@@ -317,7 +318,7 @@ unsafe extern "C" fn syscall(
     match answer {
         Answer::Done(value) | Answer::Quick(value) => value as c_long,
         Answer::Failed(error) => {
-            set_errno(error);
+            Errno::set_raw(error);
             -1
         }
         // SAFETY: as the caller says.

@@ -14,10 +14,7 @@ use nix::sys::socket::{
 
 use super::blocking::{BlockingMode, Parking, is_expiry};
 use super::uninterrupted;
-use crate::reactor::op::Request;
-
-/// The bytes that the kernel moves in one call at most: what fits an `int`, in whole pages.
-const MAX_TRANSFER: usize = 0x7fff_f000;
+use crate::reactor::op::{MAX_TRANSFER, Request};
 
 /// The slices that the kernel takes in one call at most.
 const MAX_SLICES: usize = libc::UIO_MAXIOV as usize;

@@ -48,6 +48,9 @@ pub(crate) enum Request {
     FutexWait { word: *const u32, expected: u32, private: bool },
 }
 
+/// The bytes that the kernel moves in one call at most: what fits an `int`, in whole pages.
+pub(crate) const MAX_TRANSFER: usize = 0x7fff_f000;
+
 /// The position of the file.
 pub(crate) const HERE: u64 = u64::MAX;
 
