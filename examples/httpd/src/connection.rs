@@ -1,4 +1,4 @@
-//! One connection, on its own green thread: receive a request, answer it, and again.
+//! One connection, on a thread of its own: receive a request, answer it, and again.
 //!
 //! # Problem
 //! What costs is system calls, clock readings and, with many connections, memory. What is owed to
@@ -14,25 +14,26 @@
 //!   stays at the idle limit. Only when a request turns out to be incomplete it gets a deadline,
 //!   which holds for all of it: a time-out per read would let a peer send a byte at a time for
 //!   ever.
-//! - **Sending has a time-out per write**, which the kernel applies to progress: a slow reader is
-//!   not an attacker, one that stopped reading is gone.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use uthread::net::TcpStream;
 
-use crate::buffer::{Buffer, READ_AHEAD};
+use crate::buffer::Buffer;
 use crate::chunked::Decoder;
-use crate::request::{self, Body, HEAD_LIMIT, Head};
-use crate::response::{self, CONTINUE, Status};
-use crate::server::{Peer, Server};
+use crate::head::{self, Body, Head};
+use crate::open::Peer;
+use crate::output::Output;
+use crate::response::{CONTINUE, Response};
+use crate::server::Server;
+use crate::status::Status;
 
-/// How many bytes of answers are sent without waiting for more: enough for what one read brings
-/// when requests are as short as they can be.
-const SEND_AT: usize = 4 * READ_AHEAD;
+/// How long to wait for a peer to close its side while others wait for the thread.
+const LINGER_IN_TURN: Duration = Duration::from_millis(100);
 
 /// By how much a deadline may be missed.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,7 +64,7 @@ pub(crate) struct Connection<'a> {
     server: &'a Server,
     peer: &'a Peer,
     input: Buffer,
-    output: Vec<u8>,
+    output: Output,
     /// When the request being received must be complete; only set once it has turned out not to be.
     deadline: Option<Instant>,
     /// The socket's present read time-out; zero before the first.
@@ -77,7 +78,7 @@ impl<'a> Connection<'a> {
             server,
             peer,
             input: Buffer::new(),
-            output: Vec::new(),
+            output: Output::new(),
             deadline: None,
             read_timeout: Duration::ZERO,
             served: 0,
@@ -89,7 +90,9 @@ impl<'a> Connection<'a> {
         match self.answer_requests() {
             Ok(()) => {}
             Err(End::Gone) => return,
-            Err(End::Refused(status)) => response::refuse(status, &mut self.output),
+            Err(End::Refused(status)) => {
+                Response::empty(status).append_last_to(&mut self.output.bytes)
+            }
         }
         // If that fails, the peer has gone before us.
         let _ = self.close();
@@ -98,7 +101,7 @@ impl<'a> Connection<'a> {
     /// Answers requests up to the one that is to be the last.
     fn answer_requests(&mut self) -> Result<(), End> {
         self.stream().set_nodelay(true)?;
-        self.stream().set_write_timeout(Some(self.server.limits.request))?;
+        self.stream().set_write_timeout(Some(self.server.limits.write))?;
         while self.answer_request()? {}
         Ok(())
     }
@@ -106,14 +109,13 @@ impl<'a> Connection<'a> {
     /// Receives a request and answers it; says whether another one may follow.
     fn answer_request(&mut self) -> Result<bool, End> {
         let head = self.receive_head()?;
-        self.input.consume(head.length);
         let keep_alive = match head.body {
             Body::Length(length) => self.answer_plain(&head, length)?,
             Body::Chunked => self.answer_chunked(&head)?,
         };
         self.deadline = None;
         self.served += 1;
-        if self.output.len() >= SEND_AT {
+        if self.output.is_full() {
             self.send()?;
         }
         Ok(keep_alive)
@@ -121,23 +123,15 @@ impl<'a> Connection<'a> {
 
     fn answer_plain(&mut self, head: &Head, length: usize) -> Result<bool, End> {
         self.receive_body(head, length)?;
-        let (body, rest) = self.input.unread().split_at(length);
-        let keep_alive = self.keeps_alive(head, rest);
-        response::answer(head, body, keep_alive, &mut self.output);
-        self.input.consume(length);
+        let (message, rest) = self.input.unread().split_at(head.length + length);
+        let keep_alive = answer(self.server, head, message, rest, &mut self.output.bytes);
+        self.input.consume(head.length + length);
         Ok(keep_alive)
     }
 
     fn answer_chunked(&mut self, head: &Head) -> Result<bool, End> {
-        let body = self.receive_chunks(head)?;
-        let keep_alive = self.keeps_alive(head, self.input.unread());
-        response::answer(head, &body, keep_alive, &mut self.output);
-        Ok(keep_alive)
-    }
-
-    /// Whether another request may follow. When the server stops, those that are in `rest` may.
-    fn keeps_alive(&self, head: &Head, rest: &[u8]) -> bool {
-        head.keep_alive && !(rest.is_empty() && self.server.is_stopping())
+        let message = self.receive_chunks(head)?;
+        Ok(answer(self.server, head, &message, self.input.unread(), &mut self.output.bytes))
     }
 
     fn receive_head(&mut self) -> Result<Head, End> {
@@ -147,11 +141,12 @@ impl<'a> Connection<'a> {
         let mut parsed = 0;
         loop {
             let unread = self.input.unread();
+            let limits = &self.server.limits;
             // A head is complete at the end of a line: without one, parsing again would be in vain,
             // and it is what makes a head that comes byte by byte expensive.
             let worth_parsing =
-                parsed == 0 || unread[parsed..].contains(&b'\n') || unread.len() >= HEAD_LIMIT;
-            if worth_parsing && let Some(head) = request::parse(unread)? {
+                parsed == 0 || unread[parsed..].contains(&b'\n') || unread.len() >= limits.head;
+            if worth_parsing && let Some(head) = head::parse(unread, limits)? {
                 return Ok(head);
             }
             parsed = unread.len();
@@ -159,35 +154,39 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Receives until the first `length` bytes of the input are the body.
+    /// Receives until the input begins with the head and `length` bytes of body.
     fn receive_body(&mut self, head: &Head, length: usize) -> Result<(), End> {
-        if length > 0 {
+        if length > 0 && self.input.unread().len() == head.length {
             self.invite_body(head);
         }
-        while self.input.unread().len() < length {
+        while self.input.unread().len() - head.length < length {
             self.receive()?;
         }
         Ok(())
     }
 
+    /// Receives all chunks; returns the message as it would be without them, the head before the body.
     fn receive_chunks(&mut self, head: &Head) -> Result<Vec<u8>, End> {
-        self.invite_body(head);
-        let mut body = Vec::new();
-        let mut decoder = Decoder::new();
+        let mut message = self.input.unread()[..head.length].to_vec();
+        self.input.consume(head.length);
+        if self.input.unread().is_empty() {
+            self.invite_body(head);
+        }
+        let mut decoder = Decoder::new(&self.server.limits);
         loop {
-            let used = decoder.decode(self.input.unread(), &mut body)?;
+            let used = decoder.decode(self.input.unread(), &mut message)?;
             self.input.consume(used);
             if decoder.is_done() {
-                return Ok(body);
+                return Ok(message);
             }
             self.receive()?;
         }
     }
 
-    /// Tells a client that waits for permission to send its body, unless it has already begun.
+    /// Tells a client that may wait for permission to send its body: it has not begun yet.
     fn invite_body(&mut self, head: &Head) {
-        if head.expects_continue && self.input.unread().is_empty() {
-            self.output.extend_from_slice(CONTINUE);
+        if head.expects_continue {
+            self.output.bytes.extend_from_slice(CONTINUE);
         }
     }
 
@@ -195,7 +194,7 @@ impl<'a> Connection<'a> {
     fn await_request(&mut self) -> Result<(), End> {
         self.send()?;
         self.shrink_buffers();
-        self.peer.enter_idle(self.server);
+        self.peer.enter_idle(|| self.server.is_stopping());
         let received = self.read(self.server.limits.idle);
         self.peer.leave_idle();
         match received? {
@@ -225,12 +224,17 @@ impl<'a> Connection<'a> {
     ///
     /// To drop a socket with input unread, or yet to come, resets the connection, and the reset
     /// makes the peer's kernel discard what the peer has not read (RFC 9112, section 9.6). So what
-    /// still comes is read and ignored, for as long as a request may take.
+    /// still comes is read and ignored, for as long as a request may take, unless others wait for the
+    /// thread.
     fn close(&mut self) -> io::Result<()> {
         self.send()?;
         self.stream().shutdown(Shutdown::Write)?;
-        self.peer.enter_idle(self.server);
-        let deadline = Instant::now() + self.server.limits.request;
+        self.peer.enter_idle(|| self.server.is_stopping());
+        let limit = match (self.server.limits.request, self.server.keep_alive) {
+            (limit, true) => limit,
+            (limit, false) => limit.min(LINGER_IN_TURN),
+        };
+        let deadline = Instant::now() + limit;
         loop {
             self.input.consume(self.input.unread().len());
             let left = deadline.saturating_duration_since(Instant::now());
@@ -241,11 +245,7 @@ impl<'a> Connection<'a> {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        if !self.output.is_empty() {
-            self.stream().write_all(&self.output)?;
-            self.output.clear();
-        }
-        Ok(())
+        self.output.send(self.stream(), self.server.limits.write)
     }
 
     /// Reads once, for no longer than `timeout`. Setting it is a system call, so it is set when it
@@ -260,9 +260,7 @@ impl<'a> Connection<'a> {
     /// Gives back what an uncommonly large message took: an idle connection should cost little.
     fn shrink_buffers(&mut self) {
         self.input.shrink();
-        if self.output.capacity() > READ_AHEAD {
-            self.output = Vec::new();
-        }
+        self.output.shrink();
     }
 
     fn stream(&self) -> &'a TcpStream {
@@ -274,6 +272,19 @@ impl Drop for Connection<'_> {
     fn drop(&mut self) {
         self.server.add_served(self.served);
     }
+}
+
+/// Has the handler answer a message, which is a head and its body; says whether another one may follow. When the server
+/// stops, those that are in `rest` may.
+fn answer(server: &Server, head: &Head, message: &[u8], rest: &[u8], output: &mut Vec<u8>) -> bool {
+    let request = head.request(message);
+    // The panic has been reported by its hook. What it left half-done is the handler's own, and locks tell.
+    let response = catch_unwind(AssertUnwindSafe(|| server.handler.handle(&request)))
+        .unwrap_or_else(|_| Response::empty(Status::INTERNAL_SERVER_ERROR).closing());
+    let may_stay = head.keep_alive && server.keep_alive && !response.close;
+    let keep_alive = may_stay && !(rest.is_empty() && server.is_stopping());
+    response.append_to(output, head.version, keep_alive, request.method != "HEAD");
+    keep_alive
 }
 
 /// Rounds up to whole ticks, so that the reads of one request seldom differ in their time-out.
