@@ -37,7 +37,7 @@ fn crowd() {
                 while !ping.is_finished() || !pong.is_finished() {
                     ping.thread().unpark();
                     pong.thread().unpark();
-                    uthread::yield_now();
+                    uthread::sleep(Duration::from_micros(100));
                 }
             })
             .unwrap();

@@ -11,6 +11,9 @@
 //! With `--features inspect` and `UTHREAD_SOCKET=/tmp/http.sock` in its environment, `uthread-top /tmp/http.sock`
 //! shows its threads, one for each connection; it takes no code for that.
 //!
+//! With `--features perfetto` and `--trace FILE` it writes what its threads and workers did, to be looked at in
+//! Perfetto's viewer.
+//!
 //! It has two resources, `/` says hello and `/echo` sends back the body posted to it; with
 //! `--features prometheus` also `/metrics`, the runtime's figures. All else that makes a server is in the package
 //! `uthread-httpd`, in `examples/httpd`: receiving and answering, limits on sizes and times, one reading of every
@@ -26,7 +29,7 @@ use clap::Parser;
 use clap::builder::RangedI64ValueParser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use uthread::Runtime;
+use uthread::{Runtime, RuntimeBuilder};
 use uthread_httpd::{GreenThreads, Handler, Limits, Request, Response, Server, Status};
 
 /// Says hello on `/` and sends back what is posted to `/echo`.
@@ -47,6 +50,11 @@ struct Args {
     /// Time a connection may stay open between requests
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = positive())]
     idle_timeout: u32,
+
+    /// Record what the scheduler does, and write it to this file at the end, for <https://ui.perfetto.dev>
+    #[cfg(feature = "perfetto")]
+    #[arg(long, value_name = "FILE")]
+    trace: Option<std::path::PathBuf>,
 }
 
 /// A time limit of zero would end every connection at once.
@@ -60,7 +68,18 @@ impl Args {
         let idle = Duration::from_secs(self.idle_timeout.into());
         Limits { request, idle, write: request, ..Limits::default() }
     }
+
+    fn runtime(&self) -> RuntimeBuilder {
+        let builder = Runtime::builder().workers(self.workers);
+        #[cfg(feature = "perfetto")]
+        let builder = if self.trace.is_some() { builder.trace_events(TRACED) } else { builder };
+        builder
+    }
 }
+
+/// Events that each worker keeps for a file: the last seconds of a busy server, in 16 MB.
+#[cfg(feature = "perfetto")]
+const TRACED: usize = 1 << 20;
 
 /// The resources.
 struct Resources;
@@ -97,7 +116,7 @@ fn main() -> io::Result<()> {
     raise_descriptor_limit()?;
     let termination = block_termination()?;
 
-    let runtime = Runtime::builder().workers(args.workers).build()?;
+    let runtime = args.runtime().build()?;
     let server = Server::bind(args.addr, args.limits(), Resources, GreenThreads::new())?;
     let server = Arc::new(server);
     writeln!(io::stdout(), "listening on {}", server.local_addr()?)?;
@@ -105,6 +124,12 @@ fn main() -> io::Result<()> {
     stop_on(termination, &server);
     runtime.run(|| server.run());
 
+    #[cfg(feature = "perfetto")]
+    if let Some(path) = &args.trace {
+        let trace = runtime.trace();
+        trace.write_perfetto(io::BufWriter::new(std::fs::File::create(path)?))?;
+        writeln!(io::stdout(), "trace_overwritten {}", trace.overwritten())?;
+    }
     let mut stdout = io::stdout();
     write!(stdout, "{}", runtime.stats())?;
     writeln!(stdout, "connections_accepted {}", server.accepted())?;
