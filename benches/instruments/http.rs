@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uthread::Runtime;
+use uthread_httpd::{GreenThreads, Limits, Request, Response, Server, Status};
 
 use crate::Part;
 use crate::child::Child;
 use crate::common::{Goal, median, pin_to, table};
 use crate::load::{Client, pin_to_second};
-use crate::server::{Server, TimeLimits};
 use crate::variants::{BUILDS, Build, Variants};
 
 const CONNECTIONS: usize = 64;
@@ -27,8 +27,10 @@ const MOST: f64 = 0.03;
 pub(crate) fn serve_here() -> io::Result<()> {
     pin_to(1)?;
     let runtime = Runtime::builder().workers(1).build()?;
-    let limits = TimeLimits { request: Duration::from_secs(10), idle: Duration::from_secs(600) };
-    let server = Arc::new(Server::bind(([127, 0, 0, 1], 0).into(), limits)?);
+    let limits = Limits { idle: Duration::from_secs(600), ..Limits::default() };
+    let hello = |_: &Request<'_>| Response::text(Status::OK, "Hello, World!");
+    let addr = ([127, 0, 0, 1], 0).into();
+    let server = Arc::new(Server::bind(addr, limits, hello, GreenThreads::new())?);
     Child::introduce()?;
     writeln!(io::stdout(), "{}", server.local_addr()?)?;
     let stopper = server.clone();

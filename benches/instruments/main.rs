@@ -19,21 +19,6 @@ mod variants;
 mod witness;
 mod yields;
 
-// The server that is measured.
-#[path = "../../examples/http/buffer.rs"]
-mod buffer;
-#[path = "../../examples/http/chunked.rs"]
-mod chunked;
-#[path = "../../examples/http/connection.rs"]
-mod connection;
-#[path = "../../examples/http/request.rs"]
-mod request;
-#[path = "../../examples/http/response.rs"]
-mod response;
-#[path = "../../examples/http/server.rs"]
-#[allow(dead_code, reason = "the example prints figures that nobody wants here")]
-mod server;
-
 use std::io;
 use std::process::ExitCode;
 

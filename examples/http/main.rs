@@ -12,26 +12,9 @@
 //! shows its threads, one for each connection; it takes no code for that.
 //!
 //! It has two resources, `/` says hello and `/echo` sends back the body posted to it; with
-//! `--features prometheus` also `/metrics`, the runtime's figures. The rest is what a server that
-//! faces strangers needs: limits on sizes and times, one reading of every message or none, and an
-//! end that loses nothing. A reader of the modules meets a request in this
-//! order:
-//!
-//! | module | concern |
-//! |---|---|
-//! | `server` | accepting, the connections that are open, the end |
-//! | `connection` | one green thread: receive, answer, send, and how long each may take |
-//! | `buffer` | what was received and not yet used |
-//! | `request` | the head of a request, and how its body is delimited |
-//! | `chunked` | the body sent in chunks |
-//! | `response` | answers as bytes |
-
-mod buffer;
-mod chunked;
-mod connection;
-mod request;
-mod response;
-mod server;
+//! `--features prometheus` also `/metrics`, the runtime's figures. All else that makes a server is in the package
+//! `uthread-httpd`, in `examples/httpd`: receiving and answering, limits on sizes and times, one reading of every
+//! message or none, and an end that loses nothing. Its first page has a table of its modules.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -44,8 +27,7 @@ use clap::builder::RangedI64ValueParser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use uthread::Runtime;
-
-use crate::server::{Server, TimeLimits};
+use uthread_httpd::{GreenThreads, Handler, Limits, Request, Response, Server, Status};
 
 /// Says hello on `/` and sends back what is posted to `/echo`.
 #[derive(Parser)]
@@ -73,12 +55,41 @@ fn positive() -> RangedI64ValueParser<u32> {
 }
 
 impl Args {
-    fn time_limits(&self) -> TimeLimits {
-        TimeLimits {
-            request: Duration::from_secs(self.request_timeout.into()),
-            idle: Duration::from_secs(self.idle_timeout.into()),
+    fn limits(&self) -> Limits {
+        let request = Duration::from_secs(self.request_timeout.into());
+        let idle = Duration::from_secs(self.idle_timeout.into());
+        Limits { request, idle, write: request, ..Limits::default() }
+    }
+}
+
+/// The resources.
+struct Resources;
+
+impl Handler for Resources {
+    fn handle<'a>(&'a self, request: &Request<'a>) -> Response<'a> {
+        match (request.path, request.method) {
+            ("/", "GET" | "HEAD") => {
+                Response::new(Status::OK, "text/plain", b"Hello, World!".as_slice())
+            }
+            ("/", _) => Response::not_allowed("GET, HEAD"),
+            ("/echo", "POST") => {
+                Response::new(Status::OK, "application/octet-stream", request.body)
+            }
+            ("/echo", _) => Response::not_allowed("POST"),
+            #[cfg(feature = "prometheus")]
+            ("/metrics", "GET" | "HEAD") => metrics(),
+            #[cfg(feature = "prometheus")]
+            ("/metrics", _) => Response::not_allowed("GET, HEAD"),
+            _ => Response::empty(Status::NOT_FOUND),
         }
     }
+}
+
+/// The runtime's figures, for a monitoring system that asks for them now and then.
+#[cfg(feature = "prometheus")]
+fn metrics() -> Response<'static> {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Response::new(Status::OK, content_type, uthread::prometheus().into_bytes())
 }
 
 fn main() -> io::Result<()> {
@@ -87,7 +98,8 @@ fn main() -> io::Result<()> {
     let termination = block_termination()?;
 
     let runtime = Runtime::builder().workers(args.workers).build()?;
-    let server = Arc::new(Server::bind(args.addr, args.time_limits())?);
+    let server = Server::bind(args.addr, args.limits(), Resources, GreenThreads::new())?;
+    let server = Arc::new(server);
     writeln!(io::stdout(), "listening on {}", server.local_addr()?)?;
 
     stop_on(termination, &server);

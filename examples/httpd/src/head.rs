@@ -1,4 +1,4 @@
-//! The head of a request, reduced to what the server acts on.
+//! The head of a request: what the server acts on, and where the rest is.
 //!
 //! # Problem
 //! Where a body ends is said in four ways that can contradict each other. If a proxy believes one
@@ -10,48 +10,34 @@
 //! or in a way that is not exactly the grammar's is refused, and the connection with it, since
 //! nobody knows where the next request would start. The parser already refuses folded fields and
 //! spaces before the colon.
+//!
+//! Of what only handlers want to know, the places are kept rather than copies: the bytes of the head
+//! stay where they are until the request is answered.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use httparse::{Error, Header, Request};
+use httparse::{Error, Header};
 
-use crate::response::Status;
-
-/// The longest head that is accepted.
-pub(crate) const HEAD_LIMIT: usize = 16 * 1024;
-
-/// The longest body that is accepted.
-pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
+use crate::limits::Limits;
+use crate::request::Request;
+use crate::status::Status;
 
 /// The most fields a head may have. They take 32 bytes each of the stack while it is parsed.
 const FIELDS_LIMIT: usize = 64;
 
-/// What the head of a request says. It borrows nothing, so its bytes can make room for the body's.
+/// What the head of a request says. It borrows nothing, so its bytes can move when the body comes.
 pub(crate) struct Head {
     /// Bytes that the head takes.
     pub(crate) length: usize,
-    pub(crate) method: Method,
-    pub(crate) route: Route,
+    method: Range<usize>,
+    target: Range<usize>,
+    /// Where the fields begin; they end with the head.
+    fields: usize,
     pub(crate) body: Body,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) expects_continue: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
-    Get,
-    Head,
-    Post,
-    Other,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route {
-    Root,
-    Echo,
-    Metrics,
-    Unknown,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,63 +57,58 @@ pub(crate) enum Body {
 ///
 /// Not inlined, so that a connection does not carry the fields on its stack while it waits.
 #[inline(never)]
-pub(crate) fn parse(input: &[u8]) -> Result<Option<Head>, Status> {
-    let input = &input[..input.len().min(HEAD_LIMIT)];
+pub(crate) fn parse(input: &[u8], limits: &Limits) -> Result<Option<Head>, Status> {
+    let input = &input[..input.len().min(limits.head)];
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_LIMIT];
-    let mut request = Request::new(&mut []);
+    let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(input, &mut fields) {
-        Ok(httparse::Status::Complete(length)) => Head::new(length, &request).map(Some),
-        Ok(httparse::Status::Partial) if input.len() < HEAD_LIMIT => Ok(None),
+        Ok(httparse::Status::Complete(length)) => {
+            Head::new(&input[..length], &request, limits.body).map(Some)
+        }
+        Ok(httparse::Status::Partial) if input.len() < limits.head => Ok(None),
         Ok(httparse::Status::Partial) | Err(Error::TooManyHeaders) => Err(Status::HEAD_TOO_LARGE),
         Err(_) => Err(Status::BAD_REQUEST),
     }
 }
 
 impl Head {
-    fn new(length: usize, request: &Request<'_, '_>) -> Result<Head, Status> {
+    fn new(
+        bytes: &[u8],
+        request: &httparse::Request<'_, '_>,
+        body_limit: usize,
+    ) -> Result<Head, Status> {
         let version = match request.version {
             Some(0) => Version::Http10,
             _ => Version::Http11,
         };
         let fields = Fields::read(request.headers)?;
         fields.check_host(version)?;
+        let first_field = request.headers.first().map(|field| place(field.name, bytes).start);
         Ok(Head {
-            length,
-            method: method(request.method.unwrap_or_default()),
-            route: route(request.path.unwrap_or_default()),
-            body: fields.body(version)?,
+            length: bytes.len(),
+            method: place(request.method.unwrap_or_default(), bytes),
+            target: place(request.path.unwrap_or_default(), bytes),
+            fields: first_field.unwrap_or(bytes.len()),
+            body: fields.body(version, body_limit)?,
             version,
             keep_alive: fields.keep_alive(version),
             expects_continue: fields.expects_continue && version == Version::Http11,
         })
     }
-}
 
-fn method(name: &str) -> Method {
-    match name {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        "POST" => Method::Post,
-        _ => Method::Other,
+    /// The request of this head and its body, which `message` has behind it.
+    pub(crate) fn request<'a>(&self, message: &'a [u8]) -> Request<'a> {
+        let (head, body) = message.split_at(self.length);
+        // The parser has found both to be text.
+        let text = |place: &Range<usize>| str::from_utf8(&head[place.clone()]).unwrap_or_default();
+        Request::new(text(&self.method), text(&self.target), &head[self.fields..], body)
     }
 }
 
-fn route(target: &str) -> Route {
-    match path(target) {
-        "/" => Route::Root,
-        "/echo" => Route::Echo,
-        "/metrics" => Route::Metrics,
-        _ => Route::Unknown,
-    }
-}
-
-/// The path of `/path?query` or, as a proxy would be asked, of `http://host/path?query`.
-fn path(target: &str) -> &str {
-    let origin_form = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => target,
-    };
-    origin_form.split_once('?').map_or(origin_form, |(path, _query)| path)
+/// Where in `bytes` that part of it is. For one that is not, which the parser has no reason to give, nowhere.
+fn place(part: &str, bytes: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
+    if start < bytes.len() { start..start + part.len() } else { 0..0 }
 }
 
 /// The fields of a head that decide something.
@@ -201,9 +182,9 @@ impl Fields {
         }
     }
 
-    fn body(&self, version: Version) -> Result<Body, Status> {
+    fn body(&self, version: Version, limit: usize) -> Result<Body, Status> {
         match (self.chunked, self.content_length) {
-            (false, length) if length.unwrap_or(0) > BODY_LIMIT => Err(Status::CONTENT_TOO_LARGE),
+            (false, length) if length.unwrap_or(0) > limit => Err(Status::CONTENT_TOO_LARGE),
             (false, length) => Ok(Body::Length(length.unwrap_or(0))),
             // HTTP/1.0 has no transfer codings: whoever sends one may have passed it on without
             // knowing it.

@@ -1,4 +1,4 @@
-//! One connection, on its own green thread: receive a request, answer it, and again.
+//! One connection, on a thread of its own: receive a request, answer it, and again.
 //!
 //! # Problem
 //! What costs is system calls, clock readings and, with many connections, memory. What is owed to
@@ -14,11 +14,13 @@
 //!   stays at the idle limit. Only when a request turns out to be incomplete it gets a deadline,
 //!   which holds for all of it: a time-out per read would let a peer send a byte at a time for
 //!   ever.
-//! - **Sending has a time-out per write**, which the kernel applies to progress: a slow reader is
-//!   not an attacker, one that stopped reading is gone.
+//! - **Sending has a time-out per 64 KiB.** A slow reader is not an attacker, one that stopped
+//!   reading is gone, and one that takes a byte now and then is no different. A write that the
+//!   socket's time-out cuts short reports what it could send; only then the clock is read.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
@@ -26,9 +28,11 @@ use uthread::net::TcpStream;
 
 use crate::buffer::{Buffer, READ_AHEAD};
 use crate::chunked::Decoder;
-use crate::request::{self, Body, HEAD_LIMIT, Head};
-use crate::response::{self, CONTINUE, Status};
-use crate::server::{Peer, Server};
+use crate::head::{self, Body, Head};
+use crate::open::Peer;
+use crate::response::{CONTINUE, Response};
+use crate::server::Server;
+use crate::status::Status;
 
 /// How many bytes of answers are sent without waiting for more: enough for what one read brings
 /// when requests are as short as they can be.
@@ -89,7 +93,7 @@ impl<'a> Connection<'a> {
         match self.answer_requests() {
             Ok(()) => {}
             Err(End::Gone) => return,
-            Err(End::Refused(status)) => response::refuse(status, &mut self.output),
+            Err(End::Refused(status)) => Response::empty(status).append_last_to(&mut self.output),
         }
         // If that fails, the peer has gone before us.
         let _ = self.close();
@@ -98,7 +102,7 @@ impl<'a> Connection<'a> {
     /// Answers requests up to the one that is to be the last.
     fn answer_requests(&mut self) -> Result<(), End> {
         self.stream().set_nodelay(true)?;
-        self.stream().set_write_timeout(Some(self.server.limits.request))?;
+        self.stream().set_write_timeout(Some(self.server.limits.write))?;
         while self.answer_request()? {}
         Ok(())
     }
@@ -106,7 +110,6 @@ impl<'a> Connection<'a> {
     /// Receives a request and answers it; says whether another one may follow.
     fn answer_request(&mut self) -> Result<bool, End> {
         let head = self.receive_head()?;
-        self.input.consume(head.length);
         let keep_alive = match head.body {
             Body::Length(length) => self.answer_plain(&head, length)?,
             Body::Chunked => self.answer_chunked(&head)?,
@@ -121,23 +124,15 @@ impl<'a> Connection<'a> {
 
     fn answer_plain(&mut self, head: &Head, length: usize) -> Result<bool, End> {
         self.receive_body(head, length)?;
-        let (body, rest) = self.input.unread().split_at(length);
-        let keep_alive = self.keeps_alive(head, rest);
-        response::answer(head, body, keep_alive, &mut self.output);
-        self.input.consume(length);
+        let (message, rest) = self.input.unread().split_at(head.length + length);
+        let keep_alive = answer(self.server, head, message, rest, &mut self.output);
+        self.input.consume(head.length + length);
         Ok(keep_alive)
     }
 
     fn answer_chunked(&mut self, head: &Head) -> Result<bool, End> {
-        let body = self.receive_chunks(head)?;
-        let keep_alive = self.keeps_alive(head, self.input.unread());
-        response::answer(head, &body, keep_alive, &mut self.output);
-        Ok(keep_alive)
-    }
-
-    /// Whether another request may follow. When the server stops, those that are in `rest` may.
-    fn keeps_alive(&self, head: &Head, rest: &[u8]) -> bool {
-        head.keep_alive && !(rest.is_empty() && self.server.is_stopping())
+        let message = self.receive_chunks(head)?;
+        Ok(answer(self.server, head, &message, self.input.unread(), &mut self.output))
     }
 
     fn receive_head(&mut self) -> Result<Head, End> {
@@ -147,11 +142,12 @@ impl<'a> Connection<'a> {
         let mut parsed = 0;
         loop {
             let unread = self.input.unread();
+            let limits = &self.server.limits;
             // A head is complete at the end of a line: without one, parsing again would be in vain,
             // and it is what makes a head that comes byte by byte expensive.
             let worth_parsing =
-                parsed == 0 || unread[parsed..].contains(&b'\n') || unread.len() >= HEAD_LIMIT;
-            if worth_parsing && let Some(head) = request::parse(unread)? {
+                parsed == 0 || unread[parsed..].contains(&b'\n') || unread.len() >= limits.head;
+            if worth_parsing && let Some(head) = head::parse(unread, limits)? {
                 return Ok(head);
             }
             parsed = unread.len();
@@ -159,34 +155,38 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Receives until the first `length` bytes of the input are the body.
+    /// Receives until the input begins with the head and `length` bytes of body.
     fn receive_body(&mut self, head: &Head, length: usize) -> Result<(), End> {
-        if length > 0 {
+        if length > 0 && self.input.unread().len() == head.length {
             self.invite_body(head);
         }
-        while self.input.unread().len() < length {
+        while self.input.unread().len() - head.length < length {
             self.receive()?;
         }
         Ok(())
     }
 
+    /// Receives all chunks; returns the message as it would be without them, the head before the body.
     fn receive_chunks(&mut self, head: &Head) -> Result<Vec<u8>, End> {
-        self.invite_body(head);
-        let mut body = Vec::new();
-        let mut decoder = Decoder::new();
+        let mut message = self.input.unread()[..head.length].to_vec();
+        self.input.consume(head.length);
+        if self.input.unread().is_empty() {
+            self.invite_body(head);
+        }
+        let mut decoder = Decoder::new(&self.server.limits);
         loop {
-            let used = decoder.decode(self.input.unread(), &mut body)?;
+            let used = decoder.decode(self.input.unread(), &mut message)?;
             self.input.consume(used);
             if decoder.is_done() {
-                return Ok(body);
+                return Ok(message);
             }
             self.receive()?;
         }
     }
 
-    /// Tells a client that waits for permission to send its body, unless it has already begun.
+    /// Tells a client that may wait for permission to send its body: it has not begun yet.
     fn invite_body(&mut self, head: &Head) {
-        if head.expects_continue && self.input.unread().is_empty() {
+        if head.expects_continue {
             self.output.extend_from_slice(CONTINUE);
         }
     }
@@ -195,7 +195,7 @@ impl<'a> Connection<'a> {
     fn await_request(&mut self) -> Result<(), End> {
         self.send()?;
         self.shrink_buffers();
-        self.peer.enter_idle(self.server);
+        self.peer.enter_idle(|| self.server.is_stopping());
         let received = self.read(self.server.limits.idle);
         self.peer.leave_idle();
         match received? {
@@ -229,7 +229,7 @@ impl<'a> Connection<'a> {
     fn close(&mut self) -> io::Result<()> {
         self.send()?;
         self.stream().shutdown(Shutdown::Write)?;
-        self.peer.enter_idle(self.server);
+        self.peer.enter_idle(|| self.server.is_stopping());
         let deadline = Instant::now() + self.server.limits.request;
         loop {
             self.input.consume(self.input.unread().len());
@@ -242,10 +242,35 @@ impl<'a> Connection<'a> {
 
     fn send(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
-            self.stream().write_all(&self.output)?;
+            self.send_output()?;
             self.output.clear();
         }
         Ok(())
+    }
+
+    fn send_output(&self) -> io::Result<()> {
+        let mut rest = &self.output[..];
+        let mut deadline = None;
+        loop {
+            match self.stream().write(rest) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+                Ok(count) => rest = &rest[count..],
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= *deadline.get_or_insert_with(|| now + self.patience(rest.len())) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    /// How long a peer may take to receive so many bytes, of which it has just received some.
+    fn patience(&self, bytes: usize) -> Duration {
+        let pieces = bytes.div_ceil(SEND_AT).try_into().unwrap_or(u32::MAX);
+        self.server.limits.write.saturating_mul(pieces)
     }
 
     /// Reads once, for no longer than `timeout`. Setting it is a system call, so it is set when it
@@ -274,6 +299,32 @@ impl Drop for Connection<'_> {
     fn drop(&mut self) {
         self.server.add_served(self.served);
     }
+}
+
+/// Has the handler answer a message, which is a head and its body; says whether another one may follow. When the server
+/// stops, those that are in `rest` may.
+fn answer(server: &Server, head: &Head, message: &[u8], rest: &[u8], output: &mut Vec<u8>) -> bool {
+    let request = head.request(message);
+    // The panic has been reported by its hook. What it left half-done is the handler's own, and locks tell.
+    let response = catch_unwind(AssertUnwindSafe(|| server.handler.handle(&request)))
+        .unwrap_or_else(|_| Response::empty(Status::INTERNAL_SERVER_ERROR).closing());
+    let may_stay = head.keep_alive && server.keep_alive && !response.close;
+    let keep_alive = may_stay && !(rest.is_empty() && server.is_stopping());
+    response.append_to(output, head.version, keep_alive, request.method != "HEAD");
+    keep_alive
+}
+
+/// Answers 503 to a peer for whom there is no thread, as well as that is possible without waiting: it may come to see
+/// a reset instead, if its request arrives later.
+pub(crate) fn turn_away(mut stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let mut output = Vec::new();
+    Response::unavailable(1).append_last_to(&mut output);
+    stream.write_all(&output)?;
+    stream.shutdown(Shutdown::Write)?;
+    // A request that is here already would reset the connection if it were not read.
+    let _ = stream.read(&mut [0; 4096])?;
+    Ok(())
 }
 
 /// Rounds up to whole ticks, so that the reads of one request seldom differ in their time-out.

@@ -13,14 +13,11 @@
 //! in the same bytes. So a line is first delimited strictly, by the only CRLF and no other control
 //! character, and then read.
 
-use crate::request::{BODY_LIMIT, HEAD_LIMIT};
-use crate::response::Status;
+use crate::limits::Limits;
+use crate::status::Status;
 
 /// The longest line that is accepted, extensions included.
 const LINE_LIMIT: usize = 4096;
-
-/// The longest trailer section that is accepted; it is a head's second half.
-const TRAILERS_LIMIT: usize = HEAD_LIMIT;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -29,18 +26,22 @@ enum Next {
     Size,
     Data { left: usize },
     DataEnd,
-    Trailers { seen: usize },
+    Trailers { left: usize },
     Nothing,
 }
 
 /// A decoder that takes its input in any pieces.
 pub(crate) struct Decoder {
     next: Next,
+    /// The bytes that chunks still may have.
+    body: usize,
+    /// The bytes that the trailer section may have, which is a head's second half.
+    trailers: usize,
 }
 
 impl Decoder {
-    pub(crate) fn new() -> Decoder {
-        Decoder { next: Next::Size }
+    pub(crate) fn new(limits: &Limits) -> Decoder {
+        Decoder { next: Next::Size, body: limits.body, trailers: limits.head }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -63,22 +64,22 @@ impl Decoder {
     /// Takes one line or one stretch of data. `None` if `input` holds neither.
     fn step(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>, Status> {
         match self.next {
-            Next::Size => self.size(input, BODY_LIMIT - body.len()),
+            Next::Size => self.size(input),
             Next::Data { left } => Ok(self.data(input, left, body)),
             Next::DataEnd => self.data_end(input),
-            Next::Trailers { seen } => self.trailer(input, seen),
+            Next::Trailers { left } => self.trailer(input, left),
             Next::Nothing => Ok(None),
         }
     }
 
-    fn size(&mut self, input: &[u8], limit: usize) -> Result<Option<usize>, Status> {
+    fn size(&mut self, input: &[u8]) -> Result<Option<usize>, Status> {
         let Some(line) = first_line(input)? else {
             return Ok(None);
         };
         let size = chunk_size(line)?;
         self.next = match usize::try_from(size) {
-            Ok(0) => Next::Trailers { seen: 0 },
-            Ok(left) if left <= limit => Next::Data { left },
+            Ok(0) => Next::Trailers { left: self.trailers },
+            Ok(left) if left <= self.body => Next::Data { left },
             _ => return Err(Status::CONTENT_TOO_LARGE),
         };
         Ok(Some(line.len()))
@@ -87,6 +88,7 @@ impl Decoder {
     fn data(&mut self, input: &[u8], left: usize, body: &mut Vec<u8>) -> Option<usize> {
         let data = &input[..left.min(input.len())];
         body.extend_from_slice(data);
+        self.body -= data.len();
         self.next = match left - data.len() {
             0 => Next::DataEnd,
             left => Next::Data { left },
@@ -105,15 +107,14 @@ impl Decoder {
         }
     }
 
-    fn trailer(&mut self, input: &[u8], seen: usize) -> Result<Option<usize>, Status> {
+    fn trailer(&mut self, input: &[u8], left: usize) -> Result<Option<usize>, Status> {
         let Some(line) = first_line(input)? else {
             return Ok(None);
         };
-        let seen = seen + line.len();
-        self.next = match line {
-            CRLF => Next::Nothing,
-            _ if seen <= TRAILERS_LIMIT => Next::Trailers { seen },
-            _ => return Err(Status::HEAD_TOO_LARGE),
+        self.next = match left.checked_sub(line.len()) {
+            _ if line == CRLF => Next::Nothing,
+            Some(left) => Next::Trailers { left },
+            None => return Err(Status::HEAD_TOO_LARGE),
         };
         Ok(Some(line.len()))
     }
