@@ -5,6 +5,7 @@
 
 mod client;
 mod latency;
+pub mod server;
 
 pub use client::{Api, Error, TimeLimits};
 pub use latency::Latency;
