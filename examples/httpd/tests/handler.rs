@@ -1,5 +1,6 @@
 //! What handlers get and give, on each kind of threads.
 
+#[allow(dead_code, reason = "other tests use more of it")]
 mod common;
 
 use uthread_httpd::{Limits, Request, Response, Status};

@@ -1,5 +1,6 @@
 //! What connections run on, and how their server ends.
 
+#[allow(dead_code, reason = "other tests use more of it")]
 mod common;
 
 use std::sync::Arc;
