@@ -263,7 +263,8 @@ pub fn refusal(failure: &Failure) -> Response<'static> {
         Failure::Malformed(_) => (Status::BAD_REQUEST, None),
         Failure::Missing(_) => (Status::NOT_FOUND, None),
         Failure::Conflict(_) => (Status::CONFLICT, None),
-        Failure::Denied => (Status::UNAUTHORIZED, None),
+        // 401 would promise a way to authenticate by HTTP's own means.
+        Failure::Denied => (Status::FORBIDDEN, None),
         Failure::Busy(_) | Failure::NoStore(_) => (Status::SERVICE_UNAVAILABLE, Some(COME_BACK)),
         Failure::Api(_) => (Status::BAD_GATEWAY, None),
         Failure::ApiSlow => (Status::GATEWAY_TIMEOUT, None),
