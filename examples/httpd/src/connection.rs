@@ -21,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use nix::sys::socket::{setsockopt, sockopt::Linger};
 use uthread::net::TcpStream;
 
 use crate::buffer::Buffer;
@@ -45,6 +46,8 @@ enum End {
     Gone,
     /// What it sent cannot be answered; where the next request starts is unknown.
     Refused(Status),
+    /// The handler wants the connection broken.
+    Reset,
 }
 
 impl From<io::Error> for End {
@@ -90,6 +93,12 @@ impl<'a> Connection<'a> {
         match self.answer_requests() {
             Ok(()) => {}
             Err(End::Gone) => return,
+            Err(End::Reset) => {
+                // With no time to linger, closing is a reset. If that fails, it is none.
+                let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                let _ = setsockopt(self.stream(), Linger, &at_once);
+                return;
+            }
             Err(End::Refused(status)) => {
                 Response::empty(status).append_last_to(&mut self.output.bytes)
             }
@@ -124,14 +133,14 @@ impl<'a> Connection<'a> {
     fn answer_plain(&mut self, head: &Head, length: usize) -> Result<bool, End> {
         self.receive_body(head, length)?;
         let (message, rest) = self.input.unread().split_at(head.length + length);
-        let keep_alive = answer(self.server, head, message, rest, &mut self.output.bytes);
+        let keep_alive = answer(self.server, head, message, rest, &mut self.output.bytes)?;
         self.input.consume(head.length + length);
         Ok(keep_alive)
     }
 
     fn answer_chunked(&mut self, head: &Head) -> Result<bool, End> {
         let message = self.receive_chunks(head)?;
-        Ok(answer(self.server, head, &message, self.input.unread(), &mut self.output.bytes))
+        answer(self.server, head, &message, self.input.unread(), &mut self.output.bytes)
     }
 
     fn receive_head(&mut self) -> Result<Head, End> {
@@ -276,15 +285,24 @@ impl Drop for Connection<'_> {
 
 /// Has the handler answer a message, which is a head and its body; says whether another one may follow. When the server
 /// stops, those that are in `rest` may.
-fn answer(server: &Server, head: &Head, message: &[u8], rest: &[u8], output: &mut Vec<u8>) -> bool {
+fn answer(
+    server: &Server,
+    head: &Head,
+    message: &[u8],
+    rest: &[u8],
+    output: &mut Vec<u8>,
+) -> Result<bool, End> {
     let request = head.request(message);
     // The panic has been reported by its hook. What it left half-done is the handler's own, and locks tell.
     let response = catch_unwind(AssertUnwindSafe(|| server.handler.handle(&request)))
         .unwrap_or_else(|_| Response::empty(Status::INTERNAL_SERVER_ERROR).closing());
+    if response.reset {
+        return Err(End::Reset);
+    }
     let may_stay = head.keep_alive && server.keep_alive && !response.close;
     let keep_alive = may_stay && !(rest.is_empty() && server.is_stopping());
     response.append_to(output, head.version, keep_alive, request.method != "HEAD");
-    keep_alive
+    Ok(keep_alive)
 }
 
 /// Rounds up to whole ticks, so that the reads of one request seldom differ in their time-out.

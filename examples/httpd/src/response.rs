@@ -28,6 +28,8 @@ pub struct Response<'a> {
     pub allow: Option<&'static str>,
     /// Whether to end the connection.
     pub close: bool,
+    /// Whether to reset the connection and answer nothing, as a server does that breaks down: to try clients with.
+    pub reset: bool,
 }
 
 impl<'a> Response<'a> {
@@ -38,7 +40,15 @@ impl<'a> Response<'a> {
         body: impl Into<Cow<'a, [u8]>>,
     ) -> Response<'a> {
         let body = body.into();
-        Response { status, content_type, body, retry_after: None, allow: None, close: false }
+        Response {
+            status,
+            content_type,
+            body,
+            retry_after: None,
+            allow: None,
+            close: false,
+            reset: false,
+        }
     }
 
     /// An answer without a body.
@@ -69,6 +79,11 @@ impl<'a> Response<'a> {
     pub fn unavailable(retry_after: u32) -> Response<'a> {
         let retry_after = Some(retry_after);
         Response { retry_after, ..Response::empty(Status::SERVICE_UNAVAILABLE) }
+    }
+
+    /// No answer: the connection is reset.
+    pub fn reset() -> Response<'a> {
+        Response { reset: true, ..Response::empty(Status::INTERNAL_SERVER_ERROR) }
     }
 
     /// Ends the connection after this answer.
