@@ -101,6 +101,11 @@ mod recording {
             self.note(What::Take { worker, thread: thread.number() as usize, moves: true });
         }
 
+        /// A thread is taken out of the queue to go on on a helper.
+        pub(in crate::worker) fn relieves(&self, worker: usize, thread: GreenRef) {
+            self.note(What::Relieve { worker, thread: thread.number() as usize });
+        }
+
         pub(in crate::worker) fn begins(&self, worker: usize, thread: GreenRef) {
             self.note(What::SwitchIn { worker, thread: thread.number() as usize });
         }
@@ -186,6 +191,7 @@ mod silent {
         pub(in crate::worker) fn interrupted(&self, _worker: usize, _thread: GreenRef, _used_up: bool) {}
         pub(in crate::worker) fn next(&self, _worker: usize, _thread: GreenRef) {}
         pub(in crate::worker) fn moves(&self, _worker: usize, _thread: GreenRef) {}
+        pub(in crate::worker) fn relieves(&self, _worker: usize, _thread: GreenRef) {}
         pub(in crate::worker) fn begins(&self, _worker: usize, _thread: GreenRef) {}
         pub(in crate::worker) fn waits(&self, _worker: usize, _thread: GreenRef) {}
         pub(in crate::worker) fn ended(&self, _worker: usize, _thread: GreenRef) {}

@@ -99,7 +99,8 @@ fn spin(nanoseconds: u64) {
     }
 }
 
-/// Plays a program, without what real runtimes cannot do: workers that pause, and threads that are bound to one.
+/// Plays a program, without what real runtimes cannot do: workers that pause or are stuck, and threads that are bound
+/// to one.
 fn record(program: &Program) -> (Vec<Event>, u64) {
     let slice = Duration::from_nanos(program.slice);
     let builder = Runtime::builder().workers(program.workers).slice(slice);
@@ -128,7 +129,7 @@ fn record(program: &Program) -> (Vec<Event>, u64) {
                         }
                     }
                     Command::Remove(group) => stage.removed[group.index()].store(true, Relaxed),
-                    Command::Pause(_) | Command::Resume(_) => {}
+                    Command::Pause(_) | Command::Resume(_) | Command::Relieve(_) => {}
                 }
             }
             sleep_until(program.length);
@@ -159,7 +160,7 @@ fn overshoot(program: &Program, trace: &[Event]) -> u64 {
             What::Wake { worker, thread } | What::Put { worker, thread } => {
                 waiting[worker].push(group_of[&thread]);
             }
-            What::Take { worker, thread, .. } => {
+            What::Take { worker, thread, .. } | What::Relieve { worker, thread } => {
                 let group = group_of[&thread];
                 let place = waiting[worker].iter().position(|g| *g == group).expect("it waits");
                 waiting[worker].swap_remove(place);
