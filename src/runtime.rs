@@ -355,9 +355,9 @@ impl Runtime {
         joined.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
 
-    /// Ends the runtime, and returns what was recorded, and the longest time from a decision to its recording.
+    /// Ends the runtime, and returns what was recorded.
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn recording(self) -> Option<(Vec<crate::sched::trace::Event>, u64)> {
+    pub(crate) fn recording(self) -> Option<crate::worker::Recording> {
         let inner = self.inner.clone();
         drop(self);
         inner.tape().take()

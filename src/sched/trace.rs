@@ -69,6 +69,12 @@ pub(crate) enum What {
         thread: usize,
         moves: bool,
     },
+    /// A thread is taken out of the queue of a worker that is stuck, to go on on a helper: one that has not begun or
+    /// was interrupted, whoever waits in front of it.
+    Relieve {
+        worker: usize,
+        thread: usize,
+    },
     /// A thread that moves is queued, behind the fresh ones.
     Put {
         worker: usize,

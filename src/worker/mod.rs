@@ -63,6 +63,8 @@ pub use helper::blocking;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
 pub(crate) use state::State;
+#[cfg(all(test, not(loom)))]
+pub(crate) use tape::Recording;
 pub(crate) use turn::reschedule;
 pub use wait::without_preemption;
 pub(crate) use wait::{

@@ -242,11 +242,11 @@ impl Watch {
                 continue;
             }
             if moving.clone().next().is_some() {
-                worker.give_away(&mut self.taken, GreenRef::may_move);
+                worker.give_away(&mut self.taken, false);
             } else {
-                worker.give_away(&mut self.taken, GreenRef::can_be_helped);
+                worker.give_away(&mut self.taken, true);
                 if self.taken.is_empty() && workers.len() > 1 {
-                    worker.give_away(&mut self.taken, GreenRef::may_move);
+                    worker.give_away(&mut self.taken, false);
                 }
             }
             for thread in self.taken.drain(..) {

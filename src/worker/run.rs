@@ -307,15 +307,22 @@ impl Worker {
         }
     }
 
-    /// Gives away half of each group's threads, rounded up, as many as are `movable` and there is room for. Called by
-    /// the monitor.
-    pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>, movable: fn(GreenRef) -> bool) {
+    /// Gives away half of each group's threads, rounded up, as many as may move, or can go on on helpers, and there is
+    /// room for. Called by the monitor.
+    pub(super) fn give_away(&self, taken: &mut Vec<GreenRef>, to_helpers: bool) {
         let _pin = Pin::new();
+        let may_go = if to_helpers { GreenRef::can_be_helped } else { GreenRef::may_move };
         self.queue.with(|q| {
             for group in q.queued().iter() {
-                q.steal_into(group, taken, movable);
+                q.steal_into(group, taken, may_go);
             }
-            taken.iter().for_each(|thread| self.tape().moves(self.index, *thread));
+            for thread in taken.iter() {
+                if to_helpers {
+                    self.tape().relieves(self.index, *thread);
+                } else {
+                    self.tape().moves(self.index, *thread);
+                }
+            }
             self.note_queued(q);
         });
         if !taken.is_empty() {

@@ -111,7 +111,7 @@ impl Runtime {
         let leases = Leases::new(config.workers, config.slice.as_nanos() as u64);
         let trace = Shared::new(config.trace_events);
         #[cfg(all(test, not(loom)))]
-        let tape = Tape::new(config.tape);
+        let tape = Tape::new(config.tape, config.workers);
         #[cfg(not(all(test, not(loom))))]
         let tape = Tape;
         let mut failure = None;

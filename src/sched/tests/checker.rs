@@ -16,7 +16,8 @@ pub(crate) enum Property {
     /// A thread runs on one worker at a time, and a worker runs one thread at a time.
     OneAtATime,
     /// Fresh threads of a group on a worker run in the order in which they were queued there, and so do
-    /// those that have used up their slices. Thieves take both in that order.
+    /// those that have used up their slices. Thieves take both in that order, and who is relieved for a helper comes
+    /// after all those in front that could go on there.
     FirstInFirstOut,
     /// A thread that is queued runs before its group was served for `2 * (n + 2) * late`, `n` being the greatest
     /// number of the group's threads that were runnable meanwhile; on several workers, that many times
@@ -116,12 +117,23 @@ enum Level {
     Spent,
 }
 
+/// Who takes a thread out of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taker {
+    Worker,
+    Thief,
+    /// It is to go on on a helper.
+    Relief,
+}
+
 #[derive(Debug)]
 struct Thread {
     group: GroupId,
     movable: bool,
     state: State,
     level: Level,
+    /// It could go on on a helper: it has not begun, or was interrupted. What it does there is not in the trace.
+    resumable: bool,
     /// What its group had got when it was queued.
     served: u64,
     since: u64,
@@ -193,8 +205,9 @@ impl Checker {
                 let state = State::Ended;
                 let level = Level::Fresh;
                 let (served, since, crowd) = (0, at, 0);
+                let resumable = movable;
                 self.threads[thread] =
-                    Some(Thread { group, movable, state, level, served, since, crowd });
+                    Some(Thread { group, movable, state, level, resumable, served, since, crowd });
                 self.runnable(group, 1, movable);
                 self.enqueue(worker, thread, Level::Fresh, true);
             }
@@ -206,7 +219,13 @@ impl Checker {
             }
             What::SwitchIn { worker, thread } => self.switch_in(worker, thread, at),
             What::SwitchOut { worker, thread, why } => self.switch_out(worker, thread, why, at),
-            What::Take { worker, thread, moves } => self.take(worker, thread, moves, at),
+            What::Take { worker, thread, moves: false } => {
+                self.take(worker, thread, Taker::Worker, at);
+            }
+            What::Take { worker, thread, moves: true } => {
+                self.take(worker, thread, Taker::Thief, at);
+            }
+            What::Relieve { worker, thread } => self.take(worker, thread, Taker::Relief, at),
             What::Put { worker, thread } => {
                 if self.expect(thread, State::Moving, at).is_some() {
                     self.enqueue(worker, thread, Level::Fresh, false);
@@ -214,7 +233,9 @@ impl Checker {
             }
             What::Lend { thread } => {
                 if let Some((group, movable)) = self.expect(thread, State::Moving, at) {
-                    self.threads[thread].iter_mut().for_each(|t| t.state = State::Waiting);
+                    for t in self.threads[thread].iter_mut() {
+                        (t.state, t.resumable) = (State::Waiting, false);
+                    }
                     self.runnable(group, -1, movable);
                 }
             }
@@ -279,7 +300,7 @@ impl Checker {
         self.workers[worker].queued.push(number);
     }
 
-    fn dequeue(&mut self, worker: usize, number: usize, stolen: bool, at: u64) {
+    fn dequeue(&mut self, worker: usize, number: usize, taker: Taker, at: u64) {
         let Some(thread) = &self.threads[number] else { return };
         let line = match thread.level {
             Level::Fresh => Some(0),
@@ -290,8 +311,13 @@ impl Checker {
         let Some(line) = line else { return };
         let line = &mut self.workers[worker].lines[thread.group.index()][line];
         let threads = &self.threads;
-        let movable = |n: &&usize| threads[**n].as_ref().is_some_and(|t| t.movable);
-        let first = line.iter().find(|n| !stolen || movable(n)).copied();
+        let could_go = |t: &Thread| match taker {
+            Taker::Worker => true,
+            Taker::Thief => t.movable,
+            Taker::Relief => t.resumable,
+        };
+        let comes_first = |n: &&usize| **n == number || threads[**n].as_ref().is_some_and(could_go);
+        let first = line.iter().find(comes_first).copied();
         line.retain(|n| *n != number);
         if first != Some(number) {
             let what = format!("{number} came before {first:?}");
@@ -312,15 +338,16 @@ impl Checker {
         }
     }
 
-    fn take(&mut self, worker: usize, thread: usize, moves: bool, at: u64) {
+    fn take(&mut self, worker: usize, thread: usize, taker: Taker, at: u64) {
         let Some((_, movable)) = self.expect(thread, State::Queued(worker), at) else { return };
+        let moves = taker != Taker::Worker;
         if moves && !movable {
             self.violated(Property::LegalStates, at, format!("{thread} must not move"));
         }
         if !moves {
             self.check_wait(thread, at);
         }
-        self.dequeue(worker, thread, moves, at);
+        self.dequeue(worker, thread, taker, at);
         let state = if moves { State::Moving } else { State::Next(worker) };
         self.threads[thread].iter_mut().for_each(|t| t.state = state);
     }
@@ -345,6 +372,8 @@ impl Checker {
             return;
         };
         self.workers[worker].running = None;
+        let interrupted = matches!(why, Why::UsedUp | Why::Interrupted);
+        self.threads[thread].iter_mut().for_each(|t| t.resumable = movable && interrupted);
         match why {
             Why::Yielded => self.enqueue(worker, thread, Level::Fresh, true),
             Why::UsedUp => self.enqueue(worker, thread, Level::Spent, true),

@@ -84,6 +84,7 @@ fn command(workers: usize) -> impl Strategy<Value = Command> {
         1 => group().prop_map(Command::Remove),
         1 => (1..workers.max(2)).prop_map(move |w| Command::Pause(w % workers)),
         1 => (1..workers.max(2)).prop_map(move |w| Command::Resume(w % workers)),
+        1 => (0..workers).prop_map(Command::Relieve),
     ]
 }
 

@@ -67,6 +67,8 @@ pub(crate) enum Command {
     /// A worker takes no threads, until it is resumed.
     Pause(usize),
     Resume(usize),
+    /// A worker is found stuck, and relieved of threads that can go on on helpers.
+    Relieve(usize),
 }
 
 #[derive(Clone)]

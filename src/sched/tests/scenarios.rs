@@ -1,6 +1,6 @@
 //! Programs of which one thing in particular is promised, besides everything else.
 
-use super::checker::{Terms, check};
+use super::checker::{Property, Terms, check};
 use super::program::{Command, Program, Script, Step};
 use super::simulation::{SEARCH, run, weight};
 use crate::sched::trace::{Event, What};
@@ -83,6 +83,38 @@ fn shares_follow_weights_in_every_tenth_of_a_second() {
         }
         assert!(worst <= 2 * terms(&program).late(), "{workers} workers: {worst}");
     }
+}
+
+/// Threads that yield cannot go on on a helper, and are overtaken by those that can; these keep their order.
+#[test]
+fn whoever_can_go_on_on_a_helper_is_relieved_in_order() {
+    let yields = Script::forever(vec![Step::Compute(MS / 5), Step::Yield]);
+    let mut program = Program::new(1, 50 * MS).threads(1, 4, yields);
+    for at in [10 * MS, 20 * MS, 30 * MS] {
+        // These have not begun, and those before have been interrupted.
+        program = program.then(at, add(1, Script::hog(), 4, 0)).then(at, Command::Relieve(0));
+    }
+    let trace = verified(&program);
+    let relieves = |event: &Event| matches!(event.what, What::Relieve { .. });
+    let pairs = (1..trace.len()).filter(|i| relieves(&trace[i - 1]) && relieves(&trace[*i]));
+    let out_of_order = |trace: &[Event]| {
+        let found = check(terms(&program), trace, program.length);
+        found.iter().any(|violation| violation.property == Property::FirstInFirstOut)
+    };
+    let mut caught = 0;
+    for second in pairs.collect::<Vec<_>>() {
+        let mut wrong = trace.clone();
+        (wrong[second - 1].what, wrong[second].what) = (trace[second].what, trace[second - 1].what);
+        caught += usize::from(out_of_order(&wrong));
+    }
+    assert!(caught > 1, "{caught}");
+    let mut thefts = trace;
+    for event in &mut thefts {
+        if let What::Relieve { worker, thread } = event.what {
+            event.what = What::Take { worker, thread, moves: true };
+        }
+    }
+    assert!(out_of_order(&thefts), "nobody was overtaken");
 }
 
 /// On one worker, where leases end nearly in time.

@@ -73,6 +73,8 @@ struct Thread {
     then: Option<Step>,
     /// Of its slice.
     used: u64,
+    /// It has not begun, or was interrupted.
+    resumable: bool,
     parked: bool,
     token: bool,
     /// To end as soon as it runs.
@@ -187,6 +189,7 @@ impl<'a> Simulation<'a> {
                 self.threads.iter_mut().filter(|t| t.group == *group).for_each(|t| t.ending = true);
             }
             Command::Pause(worker) => self.pause(*worker),
+            Command::Relieve(worker) => self.relieve(*worker),
             Command::Resume(worker) => {
                 if self.workers[*worker].state == State::Paused {
                     self.workers[*worker].state = State::Asleep;
@@ -207,6 +210,7 @@ impl<'a> Simulation<'a> {
             left: 0,
             then: None,
             used: 0,
+            resumable: true,
             parked: false,
             token: false,
             ending: false,
@@ -272,6 +276,7 @@ impl<'a> Simulation<'a> {
         let Some(why) = leave else { return self.arm(worker) };
         self.workers[worker].turn = None;
         self.threads[number].used = 0;
+        self.threads[number].resumable = false;
         if why == Why::Yielded {
             self.workers[worker].queue.push(self.threads[number].group, Id(number));
         }

@@ -1,6 +1,6 @@
 //! What a worker does: which thread it takes, when it interrupts it, whom it wakes.
 
-use super::{SEARCH, Simulation, State, Turn};
+use super::{Due, SEARCH, Simulation, State, Turn};
 use crate::sched::tests::Id;
 use crate::sched::trace::{What, Why};
 use crate::sched::{Choice, Elsewhere, GroupId, Groups, MOST_GROUPS, MOST_STOLEN};
@@ -103,6 +103,7 @@ impl Simulation<'_> {
         if used_up {
             thread.used = 0;
         }
+        thread.resumable = true;
         let group = thread.group;
         self.workers[worker].queue.push_interrupted(group, Id(turn.thread), used_up);
         let why = if used_up { Why::UsedUp } else { Why::Interrupted };
@@ -216,6 +217,34 @@ impl Simulation<'_> {
             self.rouse_another();
         }
         !loot.is_empty()
+    }
+
+    /// Half of each group's threads that could go on on helpers leave the worker: for a helper, or, if there is none, for
+    /// the next worker.
+    pub(super) fn relieve(&mut self, worker: usize) {
+        let mut taken = Vec::with_capacity(MOST_STOLEN);
+        let threads = &self.threads;
+        let resumable = |id: Id| threads[id.0].movable && threads[id.0].resumable;
+        let queue = &mut self.workers[worker].queue;
+        for group in queue.queued().iter() {
+            queue.steal_into(group, &mut taken, resumable);
+        }
+        for Id(thread) in &taken {
+            self.note(What::Relieve { worker, thread: *thread });
+        }
+        for Id(thread) in taken {
+            if self.random.up_to(2) > 0 {
+                self.note(What::Lend { thread });
+                (self.threads[thread].used, self.threads[thread].resumable) = (0, false);
+                let back = self.now + 1 + self.random.up_to(2 * self.program.slice);
+                self.at(back, Due::Timer(thread, worker));
+            } else {
+                let to = self.live(worker + 1);
+                self.note(What::Put { worker: to, thread });
+                self.workers[to].queue.push(self.threads[thread].group, Id(thread));
+                self.attend(to);
+            }
+        }
     }
 
     /// The worker gives away what it has and rests until it is resumed.
