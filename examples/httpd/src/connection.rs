@@ -39,6 +39,9 @@ use crate::status::Status;
 /// when requests are as short as they can be.
 const SEND_AT: usize = 4 * READ_AHEAD;
 
+/// How long to wait for a peer to close its side while others wait for the thread.
+const LINGER_IN_TURN: Duration = Duration::from_millis(100);
+
 /// By how much a deadline may be missed.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -234,12 +237,17 @@ impl<'a> Connection<'a> {
     ///
     /// To drop a socket with input unread, or yet to come, resets the connection, and the reset
     /// makes the peer's kernel discard what the peer has not read (RFC 9112, section 9.6). So what
-    /// still comes is read and ignored, for as long as a request may take.
+    /// still comes is read and ignored, for as long as a request may take, unless others wait for the
+    /// thread.
     fn close(&mut self) -> io::Result<()> {
         self.send()?;
         self.stream().shutdown(Shutdown::Write)?;
         self.peer.enter_idle(|| self.server.is_stopping());
-        let deadline = Instant::now() + self.server.limits.request;
+        let limit = match (self.server.limits.request, self.server.keep_alive) {
+            (limit, true) => limit,
+            (limit, false) => limit.min(LINGER_IN_TURN),
+        };
+        let deadline = Instant::now() + limit;
         loop {
             self.input.consume(self.input.unread().len());
             let left = deadline.saturating_duration_since(Instant::now());
