@@ -83,7 +83,9 @@ impl Supplier {
         let Ok(quantity) = u32::try_from(quantity) else {
             return Response::text(Status::BAD_REQUEST, "quantity is too large");
         };
-        uthread::sleep(self.behaviour().latency.pick());
+        // The lock is not held while it sleeps.
+        let time = self.behaviour().latency.pick();
+        uthread::sleep(time);
         let hangs = |behaviour: &mut Behaviour| behaviour.fault == Fault::Hang;
         let waited = self.changed.wait_while(self.behaviour(), hangs);
         let fault = waited.unwrap_or_else(PoisonError::into_inner).fault;
