@@ -52,7 +52,7 @@ impl Plan {
     /// Of these parts, in about so much time; with fewer cells if it is to be `quick`.
     pub(crate) fn new(is_wanted: impl Fn(Part) -> bool, time: Duration, quick: bool) -> Plan {
         let mut cells = Vec::new();
-        let classes: &[_] = if quick { &[Class::Local, Class::Story] } else { &Class::ALL };
+        let classes: &[_] = if quick { &[Class::Story] } else { &Class::ALL };
         let variants: &[_] =
             if quick { &[Variant::Green, Variant::Tokio] } else { &Variant::ALL };
         let numbers = if quick { vec![1, 2] } else { workers::numbers() };
@@ -71,14 +71,14 @@ impl Plan {
             cells.extend(numbers.iter().map(|number| Cell::Workers(kind, *number)));
         }
         let crowd = if quick {
-            crowd::Size { requests: 500, hold: Duration::from_millis(800) }
+            crowd::Size { requests: 500, hold: Duration::from_millis(600) }
         } else {
             crowd::Size { requests: 10_000, hold: Duration::from_secs(5) }
         };
         let mut plan = Plan { cells, pace: 1.0, crowd };
         let [fixed, flexible] = [0, 1].map(|i| plan.cells.iter().map(|cell| plan.costs(cell)[i]).sum::<f64>());
         if flexible > 0.0 {
-            plan.pace = ((time.as_secs_f64() - fixed) / flexible).max(0.05);
+            plan.pace = ((time.as_secs_f64() - fixed) / flexible).max(0.1);
         }
         plan
     }
@@ -103,33 +103,27 @@ impl Plan {
         Duration::from_secs_f64(seconds.sum())
     }
 
-    /// Seconds of a cell: those of its processes and of the last answers, and those it measures.
+    /// Seconds of a cell: those of its processes, of the first and of the last answers, and those it measures.
     fn costs(&self, cell: &Cell) -> [f64; 2] {
-        let stretch = |cell| self.base(cell).iter().sum::<f64>();
+        let [warm_up, measured] = stretches(cell);
         match cell {
             // What is still under way is not waited for.
-            Cell::Waiting(_, _, Way::OneAtATime) => [0.3, stretch(cell)],
-            Cell::Waiting(..) => [0.9, stretch(cell)],
-            Cell::Crowd(_) => [1.0 + 1.7 * self.crowd.hold.as_secs_f64(), 0.0],
-            Cell::Mixed(_) => [0.6, 2.0 * stretch(cell)],
-            Cell::Workers(..) => [0.5, stretch(cell)],
-        }
-    }
-
-    /// Seconds to warm up and to measure.
-    fn base(&self, cell: &Cell) -> [f64; 2] {
-        match cell {
-            Cell::Waiting(class, ..) => class.timing(),
-            Cell::Crowd(_) => [0.0, 0.0],
-            Cell::Mixed(_) => [0.4, 2.4],
-            Cell::Workers(..) => [0.2, 0.8],
+            Cell::Waiting(_, _, Way::OneAtATime) => [0.3 + warm_up, measured],
+            Cell::Waiting(class, ..) => {
+                [0.3 + warm_up + class.latency_at_most().as_secs_f64(), measured]
+            }
+            Cell::Crowd(_) => [0.5 + 1.7 * self.crowd.hold.as_secs_f64(), 0.0],
+            Cell::Mixed(_) => [0.5 + 2.0 * warm_up, 2.0 * measured],
+            Cell::Workers(..) => [0.3 + warm_up, measured],
         }
     }
 
     fn measure(&self, cell: &Cell, rig: &Rig, report: &mut Report) -> io::Result<()> {
-        let [warm_up, measured] =
-            self.base(cell).map(|seconds| Duration::from_secs_f64(seconds * self.pace));
-        let timing = Timing { warm_up, measured };
+        let [warm_up, measured] = stretches(cell);
+        let timing = Timing {
+            warm_up: Duration::from_secs_f64(warm_up),
+            measured: Duration::from_secs_f64(measured * self.pace),
+        };
         match *cell {
             Cell::Waiting(class, place, way) => {
                 report.waiting.push(waiting::measure(rig, class, place, way, timing)?);
@@ -141,6 +135,16 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// Seconds to warm up, and to measure at the ordinary pace.
+fn stretches(cell: &Cell) -> [f64; 2] {
+    match cell {
+        Cell::Waiting(class, ..) => class.stretches(),
+        Cell::Crowd(_) => [0.0, 0.0],
+        Cell::Mixed(_) => [0.4, 2.4],
+        Cell::Workers(..) => [0.2, 0.8],
     }
 }
 

@@ -17,6 +17,9 @@ use crate::question::Orders;
 use crate::rig::{Rig, Timing, WORK};
 use crate::way::Way;
 
+/// By how many times requests under way are more than would saturate the cores.
+const TIMES: u32 = 3;
+
 /// How far away the external service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Class {
@@ -44,17 +47,26 @@ impl Class {
         format!("{}–{} ms", latency.start(), latency.end())
     }
 
-    /// Requests under way on so many cores.
-    pub(crate) fn in_flight(self, cores: usize) -> usize {
-        const TIMES: f64 = 3.0;
-        let latency = self.latency_ms();
-        let wait = Duration::from_millis(latency.start() + latency.end()) / 2;
-        let saturating = (wait + WORK).as_secs_f64() / WORK.as_secs_f64();
-        (TIMES * saturating * cores as f64).ceil() as usize
+    /// Of a request that nobody is in the way of.
+    fn latency(self) -> Duration {
+        let wait = self.latency_ms();
+        Duration::from_millis(wait.start() + wait.end()) / 2 + WORK
     }
 
-    /// What measuring takes at least for some hundreds of requests, or some of one at a time.
-    pub(crate) fn timing(self) -> [f64; 2] {
+    /// Requests under way on so many cores.
+    pub(crate) fn in_flight(self, cores: usize) -> usize {
+        let saturating = self.latency().as_secs_f64() / WORK.as_secs_f64();
+        (f64::from(TIMES) * saturating * cores as f64).ceil() as usize
+    }
+
+    /// Of a request among so many, if nothing is wasted.
+    pub(crate) fn latency_at_most(self) -> Duration {
+        TIMES * self.latency()
+    }
+
+    /// Seconds until requests come and go as they will from then on, and to measure some hundreds of them, or some of one
+    /// at a time.
+    pub(crate) fn stretches(self) -> [f64; 2] {
         match self {
             Class::Local | Class::Region => [0.3, 1.5],
             Class::Far => [0.5, 2.0],
