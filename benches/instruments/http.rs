@@ -23,14 +23,19 @@ const CONNECTIONS: usize = 64;
 /// The part of the throughput that instruments may take.
 const MOST: f64 = 0.03;
 
+/// A server that says hello, as the example does on `/`.
+pub(crate) fn bind() -> io::Result<Arc<Server>> {
+    let limits = Limits { idle: Duration::from_secs(600), ..Limits::default() };
+    let hello = |_: &Request<'_>| Response::text(Status::OK, "Hello, World!");
+    let addr = ([127, 0, 0, 1], 0).into();
+    Ok(Arc::new(Server::bind(addr, limits, hello, GreenThreads::new())?))
+}
+
 /// The child's life: a server, until the standard input ends.
 pub(crate) fn serve_here() -> io::Result<()> {
     pin_to(1)?;
     let runtime = Runtime::builder().workers(1).build()?;
-    let limits = Limits { idle: Duration::from_secs(600), ..Limits::default() };
-    let hello = |_: &Request<'_>| Response::text(Status::OK, "Hello, World!");
-    let addr = ([127, 0, 0, 1], 0).into();
-    let server = Arc::new(Server::bind(addr, limits, hello, GreenThreads::new())?);
+    let server = bind()?;
     Child::introduce()?;
     writeln!(io::stdout(), "{}", server.local_addr()?)?;
     let stopper = server.clone();

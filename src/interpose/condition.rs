@@ -37,7 +37,7 @@ use super::symbols;
 use crate::preempt::KeepErrno;
 use crate::reason::WaitReason;
 use crate::worker::wait_table::{WaitTable, Waiter};
-use crate::worker::{self, Deadline, notify};
+use crate::worker::{self, Deadline, end_wait};
 
 /// Green threads that wait.
 pub(super) static TABLE: WaitTable = WaitTable::new();
@@ -133,7 +133,7 @@ unsafe fn park_until(
 pub(super) fn wake(address: usize, most: u32) {
     let bucket = TABLE.bucket(address);
     if !bucket.is_empty() {
-        bucket.wake(address, most, ANY, notify);
+        bucket.wake(address, most, ANY, end_wait);
     }
 }
 

@@ -24,8 +24,8 @@ use super::next::Next;
 use super::sleep::{deadline_on, duration};
 use super::{Answer, caller};
 use crate::reason::WaitReason;
-use crate::worker::wait_table::{WaitTable, Waiter};
-use crate::worker::{Deadline, GreenRef, notify, wait, wait_once};
+use crate::worker::wait_table::{Enlistment, WaitTable, Waiter};
+use crate::worker::{Deadline, GreenRef, end_wait, wait, wait_by_address};
 
 type Syscall = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 
@@ -114,9 +114,9 @@ pub(super) unsafe fn futex(
             if result < 0 {
                 return Answer::of(result as isize);
             }
-            let mut woken = TABLE.bucket(word).wake(word, u32::MAX, ANY, notify);
+            let mut woken = TABLE.bucket(word).wake(word, u32::MAX, ANY, end_wait);
             if command == libc::FUTEX_WAKE_OP {
-                woken += TABLE.bucket(second).wake(second, u32::MAX, ANY, notify);
+                woken += TABLE.bucket(second).wake(second, u32::MAX, ANY, end_wait);
             }
             Answer::Done(result as isize + woken as isize)
         }
@@ -136,29 +136,36 @@ enum Limit {
 fn wait_on(thread: GreenRef, word: &AtomicU32, expected: u32, mask: u32, limit: Limit) -> Answer {
     let address = std::ptr::from_ref(word).addr();
     let bucket = TABLE.bucket(address);
-    let waiter = Waiter::new(address, mask);
+    let waiter = &Waiter::new(address, mask);
+    if matches!(limit, Limit::None) {
+        // The look before it leaves its worker is for the sake of speed.
+        let waits = word.load(Ordering::SeqCst) == expected
+            && wait_by_address(
+                thread,
+                &Enlistment { waiter, bucket, word, expected },
+                WaitReason::Futex,
+            );
+        return if waits { Answer::Done(0) } else { Answer::Failed(libc::EAGAIN) };
+    }
     // SAFETY: the waiter stays here until it is out of the bucket's list: it is when it was notified, and
     // when it was taken out below.
-    let waits = unsafe { bucket.wait(&waiter, || word.load(Ordering::SeqCst) == expected) };
+    let waits = unsafe { bucket.wait(waiter, || word.load(Ordering::SeqCst) == expected) };
     if !waits {
         return Answer::Failed(libc::EAGAIN);
     }
-    if !matches!(limit, Limit::None) {
-        caller::count(thread);
-        if wait_until(&waiter, limit) {
-            return Answer::Done(0);
-        }
-        if bucket.remove(&waiter) {
-            return Answer::Failed(libc::ETIMEDOUT);
-        }
-        // Somebody has taken it out and is going to notify it.
+    caller::count(thread);
+    if wait_until(waiter, limit) {
+        return Answer::Done(0);
     }
-    wait_once(thread, &waiter.parker, WaitReason::Futex);
+    if bucket.remove(waiter) {
+        return Answer::Failed(libc::ETIMEDOUT);
+    }
+    // Somebody has taken it out and is going to notify it.
+    wait(&waiter.parker, None, WaitReason::Futex);
     Answer::Done(0)
 }
 
 /// Waits for a wake-up or the limit; whether there was a wake-up.
-#[cold]
 fn wait_until(waiter: &Waiter, limit: Limit) -> bool {
     loop {
         let (deadline, is_final) = match limit {
@@ -193,7 +200,7 @@ fn wake(word: usize, most: u32, mask: u32, kernel: impl Fn(u32) -> c_long) -> An
                 error if woken == 0 => return Answer::of(error as isize),
                 _ => 0,
             },
-            false => bucket.wake(word, most - woken, mask, notify),
+            false => bucket.wake(word, most - woken, mask, end_wait),
         };
     }
     Answer::Done(woken as isize)

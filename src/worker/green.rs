@@ -18,6 +18,8 @@ use super::census::{Copied, Glance};
 use super::group::Member;
 use super::parker::Parker;
 use super::state::{State, StateWord};
+#[cfg(feature = "interpose")]
+use super::wait_table::Enlistment;
 use super::{Runtime, Worker};
 use crate::arch::{self, FpControl, Position};
 use crate::context::coroutine::{Coroutine, Left};
@@ -106,6 +108,9 @@ pub(crate) enum Why {
     Blocked,
     /// Until the parker's notification.
     Park(NonNull<Parker>),
+    /// Until somebody takes it out of the table of waits by address.
+    #[cfg(feature = "interpose")]
+    Enlist(NonNull<Enlistment<'static>>),
 }
 
 impl Leave {
@@ -114,6 +119,9 @@ impl Leave {
     const WAIT: Leave = Leave(1);
     pub(crate) const INTERRUPTED: Leave = Leave(2);
     pub(crate) const BLOCKED: Leave = Leave(3);
+    /// Marks the address of an [`Enlistment`].
+    #[cfg(feature = "interpose")]
+    const ENLIST: usize = 1;
 
     /// The word that [`Leave::from_word`] takes.
     pub(crate) fn into_word(self) -> usize {
@@ -128,6 +136,11 @@ impl Leave {
         Leave(std::ptr::from_ref(parker) as usize)
     }
 
+    #[cfg(feature = "interpose")]
+    fn enlist(enlistment: &Enlistment<'_>) -> Leave {
+        Leave(std::ptr::from_ref(enlistment) as usize | Self::ENLIST)
+    }
+
     #[inline]
     pub(crate) fn why(self) -> Why {
         match NonNull::new(self.0 as *mut Parker) {
@@ -135,6 +148,11 @@ impl Leave {
             Some(_) if self.0 == Self::WAIT.0 => Why::Wait,
             Some(_) if self.0 == Self::INTERRUPTED.0 => Why::Interrupted,
             Some(_) if self.0 == Self::BLOCKED.0 => Why::Blocked,
+            #[cfg(feature = "interpose")]
+            Some(tagged) if self.0 & Self::ENLIST != 0 => {
+                let untagged = |p: NonZero<usize>| NonZero::new(p.get() & !Self::ENLIST);
+                Why::Enlist(tagged.map_addr(|p| untagged(p).expect("a reference")).cast())
+            }
             Some(parker) => Why::Park(parker),
         }
     }
@@ -464,6 +482,20 @@ impl GreenRef {
         self.get().waits_for.set(reason);
         // SAFETY: as promised to this function.
         unsafe { self.leave(Leave::park(parker)) };
+    }
+
+    /// Leaves the worker until it is woken by address, or at once if the word has changed; returns when the thread is
+    /// resumed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GreenRef::leave`]; what makes it runnable is whoever takes the waiter out of the bucket. The waiter is new.
+    #[cfg(feature = "interpose")]
+    #[inline]
+    pub(crate) unsafe fn enlist(self, enlistment: &Enlistment<'_>, reason: WaitReason) {
+        self.get().waits_for.set(reason);
+        // SAFETY: as promised to this function.
+        unsafe { self.leave(Leave::enlist(enlistment)) };
     }
 
     /// Gets back the slot of a thread that has ended. No copy of the reference may be used any more.

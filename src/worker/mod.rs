@@ -64,10 +64,10 @@ pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
 pub(crate) use state::State;
 pub(crate) use turn::reschedule;
-#[cfg(all(feature = "interpose", not(loom)))]
-pub(crate) use wait::wait_once;
 pub use wait::without_preemption;
 pub(crate) use wait::{
     Deadline, finish_thread_locals, notify, on_green_thread, own_identity, perform, sleep_until,
     wait, yield_now,
 };
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) use wait::{end_wait, wait_by_address};

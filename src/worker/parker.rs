@@ -49,13 +49,6 @@ impl Parker {
             && self.word.swap(EMPTY, Ordering::Acquire) == NOTIFIED
     }
 
-    /// Whether there is an announcement, which stays. For who waits but once.
-    #[cfg(all(feature = "interpose", not(loom)))]
-    #[inline]
-    pub(crate) fn is_notified(&self) -> bool {
-        self.word.load(Ordering::Acquire) == NOTIFIED
-    }
-
     /// Parks a waiter, unless it was notified: then it must go on.
     #[inline]
     #[must_use = "a waiter that is not parked must go on"]

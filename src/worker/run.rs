@@ -15,7 +15,6 @@ use super::green::{GreenRef, Leave, Why, set_current};
 use super::helper::NoHelper;
 use super::idle::{Sleeper, WATCH_FIRST, WATCH_LAST};
 use super::lease::{Lease, Posted};
-use super::parker::Parker;
 use super::runtime::{Config, Runtime};
 use super::state::State;
 use super::tape::Tape;
@@ -496,7 +495,15 @@ impl Worker {
                         self.tape().waits(self.index, current);
                         self.switch(last, now, Reason::Wait(current.get().waits_for()).code())
                     }
-                    Why::Park(parker) => self.park(current, parker, last, now),
+                    // SAFETY: the parker is one that the thread waits on, alive until it goes on.
+                    Why::Park(parker) => self.park(current, last, now, |waiter| unsafe {
+                        parker.as_ref().commit(waiter)
+                    }),
+                    // SAFETY: likewise; the thread is parked.
+                    #[cfg(feature = "interpose")]
+                    Why::Enlist(enlistment) => self.park(current, last, now, |waiter| unsafe {
+                        enlistment.as_ref().commit(waiter)
+                    }),
                     Why::Interrupted => self.put_back(current, now),
                     Why::Blocked => self.hand_over(current, now),
                 },
@@ -644,26 +651,25 @@ impl Worker {
         self.enqueue(thread);
     }
 
-    /// A thread parks.
+    /// A thread parks, unless `commit`, which publishes it, says that it must go on.
     #[inline]
     fn park(
         &self,
         current: GreenRef,
-        parker: NonNull<Parker>,
         last: bool,
         now: u64,
+        commit: impl FnOnce(usize) -> bool,
     ) -> Option<GreenRef> {
         self.counters.parks.add(1);
         self.tape().waits(self.index, current);
         let reason = Reason::Wait(current.get().waits_for());
         let next = self.switch(last, now, reason.code());
         current.get().state().becomes(State::Waiting);
-        // SAFETY: the parker is one that the thread waits on, alive until it goes on. The context is
-        // saved and the thread pointer has left, so that whoever notifies may run the thread.
-        if unsafe { parker.as_ref() }.commit(current.to_waiter()) {
+        // The context is saved and the thread pointer has left, so that whoever wakes it may run the thread.
+        if commit(current.to_waiter()) {
             return next;
         }
-        // Notified meanwhile: it stays runnable, and stays this worker's.
+        // Woken meanwhile: it stays runnable, and stays this worker's.
         self.trace.wakes(now, current.number(), WokenBy::Before);
         match next {
             Some(next) => {

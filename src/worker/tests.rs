@@ -182,27 +182,38 @@ fn overshoot(program: &Program, trace: &[Event]) -> u64 {
     longest.saturating_sub(program.slice)
 }
 
+/// How often a program is run whose promises are broken while the machine takes the workers' processors away.
+const ATTEMPTS: usize = 5;
+
 /// The trace of a program, which keeps all promises.
+///
+/// What the machine takes is allowed for as far as it is known, on average. On one that takes processors away for longer
+/// than slices, a program may be out of luck; but not each time.
 fn verified(program: &Program) -> Vec<Event> {
-    let (trace, skew) = record(program);
-    let overshoot = overshoot(program, &trace);
-    let (workers, slice) = (program.workers, program.slice);
-    let terms = Terms {
-        workers,
-        slice,
-        overshoot: overshoot + skew,
-        search: SEARCH + overshoot + skew,
-        skew: SKEW + overshoot + 2 * workers as u64 * skew,
-    };
-    let end = trace.last().expect("something happened").at;
-    let violations = check(terms, &trace, end);
-    let some = violations.iter().take(5).collect::<Vec<_>>();
-    assert!(
-        violations.is_empty(),
-        "{} violations of {terms:?} in {program:?}: {some:#?}",
-        violations.len()
-    );
-    trace
+    for attempt in 1.. {
+        let (trace, skew) = record(program);
+        let overshoot = overshoot(program, &trace);
+        let (workers, slice) = (program.workers, program.slice);
+        let terms = Terms {
+            workers,
+            slice,
+            overshoot: overshoot + skew,
+            search: SEARCH + overshoot + skew,
+            skew: SKEW + overshoot + 2 * workers as u64 * skew,
+        };
+        let end = trace.last().expect("something happened").at;
+        let violations = check(terms, &trace, end);
+        if violations.is_empty() {
+            return trace;
+        }
+        let some = violations.iter().take(5).collect::<Vec<_>>();
+        assert!(
+            skew > slice && attempt < ATTEMPTS,
+            "{} violations of {terms:?} in {program:?}: {some:#?}",
+            violations.len()
+        );
+    }
+    unreachable!("the last attempt returns or panics")
 }
 
 #[test]

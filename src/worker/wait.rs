@@ -14,6 +14,8 @@ use super::green::{GreenRef, Identity, Leave, current};
 use super::parker::Parker;
 use super::run::Worker;
 use super::runtime::Runtime;
+#[cfg(all(feature = "interpose", not(loom)))]
+use super::wait_table::{Enlistment, Woken};
 use crate::context::tls;
 use crate::preempt::pin::Pin;
 use crate::reactor::op::{Op, Request};
@@ -172,16 +174,28 @@ pub(crate) fn wait(parker: &Parker, deadline: Option<Deadline>, reason: WaitReas
     parker.take()
 }
 
-/// Waits on a parker that is for this one wait until it is notified, in a call of the C library's that was caught. It stays
-/// notified. The thread is the calling one.
+/// Waits by address, in a call of the C library's that was caught; false, and it did not wait, if the word had changed. The
+/// thread is the calling one.
 #[cfg(all(feature = "interpose", not(loom)))]
-pub(crate) fn wait_once(thread: GreenRef, parker: &Parker, reason: WaitReason) {
+#[inline]
+pub(crate) fn wait_by_address(thread: GreenRef, wait: &Enlistment<'_>, reason: WaitReason) -> bool {
     on_worker(thread, |worker| {
         worker.counters.interposed.add(1);
-        // SAFETY: the parker outlives the wait, and its notifier makes the thread runnable.
-        unsafe { thread.park(parker, reason) };
+        // SAFETY: the waiter stays in place while the thread waits; who takes it out makes the thread runnable.
+        unsafe { thread.enlist(wait, reason) };
     });
-    assert!(parker.is_notified(), "nothing else ends the wait");
+    wait.has_waited()
+}
+
+/// Ends a wait by address.
+#[cfg(all(feature = "interpose", not(loom)))]
+#[inline]
+pub(crate) fn end_wait(woken: Woken<'_>) {
+    match woken {
+        Woken::Notify(parker) => notify(parker),
+        // SAFETY: the table handed the thread to this caller.
+        Woken::Parked(thread) => wake(unsafe { GreenRef::from_waiter(thread) }),
+    }
 }
 
 fn park_until(thread: GreenRef, parker: &Parker, deadline: Deadline, reason: WaitReason) {

@@ -11,7 +11,13 @@
 //! **A waiter's end.** It lies on the stack of the thread that waits. Whoever takes it out of the list, under
 //! the lock, owns its end: the thread itself, when its time is up, or a waker, who notifies its parker last of all.
 //! The thread returns only then.
+//!
+//! **Parked at once.** A green thread that waits without a time limit needs no parker: it leaves its worker first, and the
+//! worker puts it into the list ([`Enlistment`]) when its context is saved. So whoever takes it out
+//! owns a parked thread, and two atomic exchanges are saved of the four that a wait and its end take. If the word has
+//! changed by then, it goes on.
 
+use std::cell::Cell;
 use std::marker::PhantomPinned;
 use std::ptr::NonNull;
 
@@ -75,10 +81,58 @@ pub(crate) struct Bucket {
 pub(crate) struct Waiter {
     address: usize,
     mask: u32,
-    /// Notified when it was woken.
+    /// Notified when it was woken, unless it was parked at once.
     pub(crate) parker: Parker,
+    /// The thread, if it was parked at once; else 0. Written before it is in the list, read by whoever has taken it out.
+    parked: Cell<usize>,
     links: UnsafeCell<Links>,
     _pinned: PhantomPinned,
+}
+
+/// Who is to be woken.
+pub(crate) enum Woken<'a> {
+    /// Whoever waits on the parker, or will.
+    Notify(&'a Parker),
+    /// A parked thread, by the value that stands for it in a park word; now the waker's, to be made runnable.
+    Parked(usize),
+}
+
+/// The wish of a green thread to be parked at once, which its worker fulfils when its context is saved.
+pub(crate) struct Enlistment<'a> {
+    pub(crate) waiter: &'a Waiter,
+    pub(crate) bucket: &'a Bucket,
+    pub(crate) word: &'a AtomicU32,
+    pub(crate) expected: u32,
+}
+
+impl Enlistment<'_> {
+    /// Puts the thread into the bucket's list, if the word still has the value `expected`; whether it has. If not, the
+    /// thread must go on.
+    ///
+    /// # Safety
+    ///
+    /// As [`Bucket::wait`]; `thread` stands for the thread as in a park word, is the caller's, and parked. The caller is a
+    /// worker, or pinned.
+    #[inline]
+    #[must_use = "a thread that is not in the list must go on"]
+    pub(crate) unsafe fn commit(&self, thread: usize) -> bool {
+        self.bucket.list.with(|list| {
+            let waits = self.word.load(Ordering::SeqCst) == self.expected;
+            if waits {
+                self.waiter.parked.set(thread);
+                // SAFETY: as the caller says; the lock is held.
+                unsafe { list.push(NonNull::from(self.waiter)) };
+                self.bucket.count(1);
+            }
+            waits
+        })
+    }
+
+    /// Whether the thread waited, and so was woken. To be called by it when it goes on.
+    #[inline]
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waiter.parked.get() != 0
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -182,16 +236,16 @@ impl Bucket {
     }
 
     /// Takes up to `most` of those out that wait on the word at `address` and whose masks have a bit of `mask`, first
-    /// come, first served, and calls `notify` with the parker of each; how many there were.
+    /// come, first served, and calls `end` with each; how many there were.
     ///
-    /// A waiter may be gone as soon as it was notified.
+    /// A waiter may be gone as soon as its wait was ended.
     #[inline]
     pub(crate) fn wake(
         &self,
         address: usize,
         most: u32,
         mask: u32,
-        notify: impl Fn(&Parker),
+        end: impl Fn(Woken<'_>),
     ) -> u32 {
         if !is_populated() {
             return 0;
@@ -205,11 +259,11 @@ impl Bucket {
                 (chain, taken)
             });
             while let Some(waiter) = chain {
-                // SAFETY: it was taken out of the list and not notified yet, so it is still there, and nobody else
-                // uses its links.
+                // SAFETY: it was taken out of the list and its wait not ended yet, so it is still there, and nobody
+                // else uses its links.
                 unsafe {
                     chain = read_links(waiter).next;
-                    notify(&(*waiter.as_ptr()).parker);
+                    end(waiter.as_ref().woken());
                 }
             }
             woken += taken;
@@ -247,8 +301,16 @@ impl Waiter {
             address,
             mask,
             parker: Parker::new(),
+            parked: Cell::new(0),
             links: UnsafeCell::new(Links::default()),
             _pinned: PhantomPinned,
+        }
+    }
+
+    fn woken(&self) -> Woken<'_> {
+        match self.parked.get() {
+            0 => Woken::Notify(&self.parker),
+            thread => Woken::Parked(thread),
         }
     }
 
@@ -363,8 +425,8 @@ mod tests {
         mask: u32,
     ) -> Vec<usize> {
         let order = std::cell::RefCell::new(Vec::new());
-        let n = bucket.wake(address, most, mask, |parker| {
-            let of = |w: &Waiter| std::ptr::eq(&raw const w.parker, parker);
+        let n = bucket.wake(address, most, mask, |woken| {
+            let of = |w: &Waiter| matches!(woken, Woken::Notify(p) if std::ptr::eq(&raw const w.parker, p));
             order.borrow_mut().push(waiters.iter().position(of).unwrap());
         });
         let order = order.into_inner();
@@ -441,6 +503,9 @@ mod models {
     use super::*;
     use loom::sync::Arc;
 
+    /// Stands for a thread that is parked at once.
+    const THREAD: usize = 128;
+
     struct Futex {
         word: AtomicU32,
         bucket: Bucket,
@@ -466,7 +531,10 @@ mod models {
 
     fn wake(futex: &Futex, most: u32) -> u32 {
         futex.word.store(1, Ordering::Relaxed);
-        futex.bucket.wake(64, most, 1, |parker| assert!(parker.notify().is_none()))
+        futex.bucket.wake(64, most, 1, |woken| match woken {
+            Woken::Notify(parker) => assert!(parker.notify().is_none()),
+            Woken::Parked(thread) => assert_eq!(thread, THREAD),
+        })
     }
 
     #[test]
@@ -477,6 +545,22 @@ mod models {
             let waker = loom::thread::spawn(move || wake(&other, 1));
             wait(&futex);
             waker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_parked_thread_goes_on_by_its_worker_that_sees_the_new_value_or_by_the_waker() {
+        loom::model(|| {
+            let futex = futex();
+            let other = futex.clone();
+            let waker = loom::thread::spawn(move || wake(&other, 1));
+            let waiter = Waiter::new(64, 1);
+            let Futex { word, bucket } = &*futex;
+            let enlistment = Enlistment { waiter: &waiter, bucket, word, expected: 0 };
+            // SAFETY: it stays in place until the waker is done.
+            let waits = unsafe { enlistment.commit(THREAD) };
+            assert_eq!(waker.join().unwrap(), u32::from(waits));
+            assert_eq!(enlistment.has_waited(), waits);
         });
     }
 

@@ -14,8 +14,8 @@ use uthread::{Builder, Runtime};
 use super::kernel;
 use crate::child::Child;
 use crate::common::pin_to;
+use crate::http;
 use crate::load::{pin_to_second, take_priority};
-use crate::server::{Server, TimeLimits};
 
 /// What it may be told to do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -89,8 +89,7 @@ pub(crate) fn serve_here() -> io::Result<()> {
     pin_to(1)?;
     take_priority();
     let runtime = Arc::new(Runtime::builder().workers(1).trace_events(EVENTS).build()?);
-    let limits = TimeLimits { request: Duration::from_secs(10), idle: Duration::from_secs(600) };
-    let server = Arc::new(Server::bind(([127, 0, 0, 1], 0).into(), limits)?);
+    let server = http::bind()?;
     let serves = thread::spawn({
         let (runtime, server) = (runtime.clone(), server.clone());
         move || runtime.run(|| server.run())

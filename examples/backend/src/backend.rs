@@ -105,12 +105,12 @@ impl Backend {
             turn: config.turn_timeout,
         };
         let service = Arc::new(Service::new(parts, terms));
-        let server = Server::bind(
-            config.addr,
-            config.limits(),
-            Shared(service.clone()),
-            GreenThreads::new().group(&groups.requests),
-        )?;
+        let threads = GreenThreads::new().group(&groups.requests);
+        let handler = Shared(service.clone());
+        let server =
+            Server::bind(config.addr, config.limits(), handler, threads).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.addr))
+            })?;
         let seen = service.clone();
         let telemetry = Telemetry::start(&groups.telemetry, samples, move || seen.reading())?;
         let (config, server) = (config.clone(), Arc::new(server));
@@ -142,7 +142,7 @@ impl Backend {
         let jobs = self.jobs.0.close(self.config.drain_timeout);
         self.telemetry.finish();
         let log = self.logging.counters().clone();
-        self.logging.finish();
+        drop(self.logging);
         let connections = self.server.accepted();
         Summary { connections, reading: self.service.reading(), jobs, log }
     }

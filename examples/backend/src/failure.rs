@@ -5,7 +5,13 @@
 
 use std::fmt;
 
-use crate::{api, store, work};
+use serde_json::json;
+use uthread_httpd::{Response, Status};
+
+use crate::{api, json, store, work};
+
+/// Seconds after which to come back.
+const COME_BACK: u32 = 1;
 
 /// Why a request has no good answer.
 #[derive(Debug)]
@@ -28,6 +34,34 @@ pub enum Failure {
     ApiSlow,
     /// Something is wrong here.
     Own(String),
+}
+
+impl Failure {
+    /// What is said instead of an answer.
+    pub fn response(&self) -> Response<'static> {
+        let (status, retry_after) = match self {
+            Failure::Malformed(_) => (Status::BAD_REQUEST, None),
+            Failure::Missing(_) => (Status::NOT_FOUND, None),
+            Failure::Conflict(_) => (Status::CONFLICT, None),
+            // 401 would promise a way to authenticate by HTTP's own means.
+            Failure::Denied => (Status::FORBIDDEN, None),
+            Failure::Busy(_) | Failure::NoStore(_) => {
+                (Status::SERVICE_UNAVAILABLE, Some(COME_BACK))
+            }
+            Failure::Api(_) => (Status::BAD_GATEWAY, None),
+            Failure::ApiSlow => (Status::GATEWAY_TIMEOUT, None),
+            Failure::Own(_) => (Status::INTERNAL_SERVER_ERROR, None),
+        };
+        // What went wrong in here is for the log.
+        let text = match self {
+            Failure::Own(_) => "internal error".to_owned(),
+            Failure::NoStore(_) => "the database cannot be asked just now".to_owned(),
+            Failure::Api(_) => "the external API failed".to_owned(),
+            other => other.to_string(),
+        };
+        let body = json::write(&json!({ "error": text }));
+        Response { retry_after, ..Response::json(status, body) }
+    }
 }
 
 impl fmt::Display for Failure {

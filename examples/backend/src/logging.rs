@@ -31,11 +31,12 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// A file a day, for a week.
 const FILES: usize = 7;
 
-/// The log, which somebody writes.
+/// The log, which somebody writes until this is dropped.
 #[derive(Debug)]
 pub struct Logging {
     lines: Lines,
-    writer: JoinHandle<()>,
+    /// There until the end.
+    writer: Option<JoinHandle<()>>,
 }
 
 /// What has become of the lines so far.
@@ -80,7 +81,7 @@ impl Logging {
         let counts = counters.clone();
         let writer = Builder::new().name("logging".to_owned()).group(group);
         let writer = writer.spawn(move || write_all(&entries, file, &counts))?;
-        Ok(Logging { lines: Lines { queue, counters }, writer })
+        Ok(Logging { lines: Lines { queue, counters }, writer: Some(writer) })
     }
 
     /// What `tracing` is to be given.
@@ -92,12 +93,14 @@ impl Logging {
     pub fn counters(&self) -> &Arc<Counters> {
         &self.lines.counters
     }
+}
 
-    /// Writes what was logged before. Lines that come later are dropped, and counted.
-    pub fn finish(self) {
+/// Has everything written that was logged before. Lines that come later are dropped, and counted.
+impl Drop for Logging {
+    fn drop(&mut self) {
         // The writer ends by this entry only, unless it panicked.
         let _ = self.lines.queue.send(Entry::End);
-        let _ = self.writer.join();
+        let _ = self.writer.take().map(JoinHandle::join);
     }
 }
 
@@ -105,25 +108,18 @@ impl Logging {
 fn write_all(entries: &Receiver<Entry>, mut file: impl Write, counters: &Counters) {
     let mut batch = Vec::new();
     let mut is_over = false;
-    while !is_over {
+    while !is_over && let Ok(first) = entries.recv() {
         let mut lines = 0;
-        // Waits for the first line, and takes what else is there.
-        let mut next = entries.recv().ok();
-        loop {
-            match next {
-                Some(Entry::Line(line)) => {
+        for entry in std::iter::once(first).chain(entries.try_iter()) {
+            match entry {
+                Entry::Line(line) => {
                     batch.extend_from_slice(&line);
                     lines += 1;
                 }
-                Some(Entry::End) => is_over = true,
-                None => is_over |= lines == 0,
+                Entry::End => is_over = true,
             }
             if is_over || batch.len() >= BATCH_BYTES {
                 break;
-            }
-            match entries.try_recv() {
-                Ok(entry) => next = Some(entry),
-                Err(_) => break,
             }
         }
         let written = file.write_all(&batch).and_then(|()| file.flush());
@@ -177,7 +173,7 @@ mod tests {
                 });
             }
         });
-        logging.finish();
+        drop(logging);
         tracing::dispatcher::with_default(&dispatch, || tracing::info!("too late"));
         let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
         let text = std::fs::read_to_string(files[0].as_ref().unwrap().path()).unwrap();

@@ -27,8 +27,6 @@ use crate::telemetry::{self, Reading, Samples};
 use crate::work::{self, Amount};
 use crate::{json, order, query};
 
-/// Seconds after which to come back.
-const COME_BACK: u32 = 1;
 const LONGEST_NAME: usize = 64;
 const SHORTEST_PASSWORD: usize = 8;
 const LONGEST_PASSWORD: usize = 256;
@@ -257,35 +255,13 @@ fn description(number: u64, state: &State) -> serde_json::Value {
     description
 }
 
-/// What is said instead of an answer.
-pub fn refusal(failure: &Failure) -> Response<'static> {
-    let (status, retry_after) = match failure {
-        Failure::Malformed(_) => (Status::BAD_REQUEST, None),
-        Failure::Missing(_) => (Status::NOT_FOUND, None),
-        Failure::Conflict(_) => (Status::CONFLICT, None),
-        Failure::Denied => (Status::UNAUTHORIZED, None),
-        Failure::Busy(_) | Failure::NoStore(_) => (Status::SERVICE_UNAVAILABLE, Some(COME_BACK)),
-        Failure::Api(_) => (Status::BAD_GATEWAY, None),
-        Failure::ApiSlow => (Status::GATEWAY_TIMEOUT, None),
-        Failure::Own(_) => (Status::INTERNAL_SERVER_ERROR, None),
-    };
-    // What went wrong in here is for the log.
-    let text = match failure {
-        Failure::Own(_) => "internal error".to_owned(),
-        Failure::NoStore(_) => "the database cannot be asked just now".to_owned(),
-        other => other.to_string(),
-    };
-    let body = json::write(&json!({ "error": text }));
-    Response { retry_after, ..Response::json(status, body) }
-}
-
 impl Service {
     fn respond<'a>(&self, route: Route, request: &Request<'a>) -> Response<'a> {
         let mut tally = Tally { service: self, route, status: 500, began: Instant::now() };
         let others = self.under_way.fetch_add(1, Relaxed);
         let response = if others >= self.terms.under_way && !route.is_for_operators() {
             self.metrics.count_shed();
-            refusal(&Failure::Busy("too many requests are under way"))
+            Failure::Busy("too many requests are under way").response()
         } else {
             self.answer(route, request).unwrap_or_else(|failure| {
                 match &failure {
@@ -295,7 +271,7 @@ impl Service {
                     }
                     _ => {}
                 }
-                refusal(&failure)
+                failure.response()
             })
         };
         tally.status = response.status.code();
@@ -307,7 +283,7 @@ impl Handler for Service {
     fn handle<'a>(&'a self, request: &Request<'a>) -> Response<'a> {
         match Route::of(request.method, request.path) {
             Ok(route) => self.respond(route, request),
-            Err(Nowhere::Missing) => refusal(&Failure::Missing("resource")),
+            Err(Nowhere::Missing) => Failure::Missing("resource").response(),
             Err(Nowhere::NotAllowed(methods)) => Response::not_allowed(methods),
         }
     }

@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "other tests use more of it")]
 mod common;
 
+use std::io::{ErrorKind, Read};
+
 use uthread_httpd::{Limits, Request, Response, Status};
 
 use common::{ALL, CONCURRENT, GET, Running};
@@ -14,6 +16,9 @@ fn tell(request: &Request<'_>) -> Response<'static> {
     }
     if request.path == "/close" {
         return Response::text(Status::OK, "bye").closing();
+    }
+    if request.path == "/reset" {
+        return Response::reset();
     }
     let tag = request.header("x-TAG").map(String::from_utf8_lossy);
     let body = String::from_utf8_lossy(request.body);
@@ -65,9 +70,7 @@ fn a_large_body_leaves_the_head_where_it_was() {
         let running = Running::start(kind, Limits::default(), tell);
         let body = "0123456789".repeat(10_000);
         let mut client = running.connect();
-        client.send(format!(
-            "POST /big HTTP/1.1\r\nX-Tag: t\r\nHost: h\r\nContent-Length: 100000\r\n\r\n"
-        ));
+        client.send("POST /big HTTP/1.1\r\nX-Tag: t\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
         for piece in body.as_bytes().chunks(30_000) {
             client.send(piece);
         }
@@ -125,6 +128,17 @@ fn a_response_may_end_the_connection() {
         client.get("/close");
         assert_eq!(client.expect(200).field("Connection"), Some("close"));
         client.expect_end();
+    }
+}
+
+#[test]
+fn a_response_may_reset_the_connection() {
+    for kind in ALL {
+        let running = Running::start(kind, Limits::default(), tell);
+        let mut client = running.connect();
+        client.get("/reset");
+        let error = client.stream.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }
 

@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
@@ -66,10 +67,20 @@ enum Other {
     },
 }
 
-fn main() -> io::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may read it.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> io::Result<()> {
     raise_descriptor_limit()?;
-    if let Some(Other::Api { addr, latency }) = args.other {
+    if let &Some(Other::Api { addr, latency }) = &args.other {
         return supplier::be(addr, latency);
     }
     let termination = block_termination()?;

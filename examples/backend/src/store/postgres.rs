@@ -18,7 +18,10 @@ impl From<postgres::Error> for Error {
     fn from(error: postgres::Error) -> Error {
         let text = match error.as_db_error() {
             Some(told) => told.message().to_owned(),
-            None => error.to_string(),
+            None => match std::error::Error::source(&error) {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            },
         };
         let is_temporary = match error.code() {
             // Insufficient resources; an operator's intervention, as a shutdown; a start-up.
