@@ -108,7 +108,7 @@ pub(crate) fn measure(rig: &Rig, way: Way, size: Size) -> io::Result<Row> {
 /// How many requests there is room for, and why not for all of them.
 fn within_limits(way: Way, wanted: usize) -> (usize, Option<String>) {
     /// For what is no connection.
-    const OTHERS: usize = 300;
+    const OTHERS: usize = 100;
     /// A stack and its guard, and those for signals.
     const MAPPINGS: usize = 4;
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize);

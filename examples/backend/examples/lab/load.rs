@@ -9,6 +9,10 @@
 //! other), and a slow service is asked less. So where latencies are the point the load is *open*: requests are
 //! due at fixed times, and latency counts from then, whether or not the load was late itself.
 //!
+//! **Not in step.** If all requests of a closed load began at the same time, and the service shared out its cores evenly,
+//! all would end at the same time, and the next ones wait together: waves, between which the cores idle. Users do not
+//! march in step. So the requests begin one after the other, spread over the time that one of them will take.
+//!
 //! **Window.** What is measured is what falls into a window of time in the midst of the load. Of a closed load these are
 //! the requests that are answered in it, which is what throughput means; of an open one those that are due in it, since
 //! those that are answered late must not be missing. All answers are checked, also those outside of the window.
@@ -74,20 +78,22 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Has so many requests under way at any time.
+    /// Has so many requests under way at any time, once all have begun, which is spread over a time of `spread`.
     pub(crate) fn closed(
         addr: SocketAddr,
         on: &[usize],
         question: impl Question,
         in_flight: usize,
+        spread: Duration,
     ) -> io::Result<Load> {
         let mut load = Load::new(addr, on, question, By::Answer)?;
         let numbers = Arc::new(Mutex::new(0..));
-        for _ in 0..in_flight {
+        for sender in 0..in_flight as u32 {
             let (target, numbers) = (load.target.clone(), numbers.clone());
             let next = move || numbers.lock().expect("nobody panics with it").next();
             let sender = load.runtime.spawn(move || {
                 let mut samples = Vec::new();
+                uthread::sleep(spread * sender / in_flight as u32);
                 while !target.over.load(Relaxed) {
                     let number = next().expect("there is no end of numbers");
                     samples.push(target.sample(number, Instant::now()));

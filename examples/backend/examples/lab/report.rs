@@ -136,8 +136,8 @@ impl Report {
                 row.way.name().into(),
                 row.in_flight.to_string(),
                 figure(row.requests_per_second),
-                figure(row.p50_ms),
-                figure(row.p99_ms),
+                of_answers(row.answered, row.p50_ms),
+                of_answers(row.answered, row.p99_ms),
                 figure(row.cpu_percent),
                 figure(row.idle_percent),
                 bytes(row.memory_bytes as f64),
@@ -178,7 +178,10 @@ impl Report {
             "max ms", "p99 times", "images/s", "errors",
         ]);
         for row in &self.mixed {
-            let times = |phase: &mixed::Phase| [phase.p50_ms, phase.p99_ms, phase.max_ms].map(figure);
+            let times = |phase: &mixed::Phase| {
+                let times = [phase.p50_ms, phase.p99_ms, phase.max_ms];
+                times.map(|time| of_answers(phase.answered, time))
+            };
             let mut cells = vec![row.variant.name().to_owned()];
             cells.extend(times(&row.idle));
             cells.extend(times(&row.loaded));
@@ -225,6 +228,11 @@ fn table(columns: &[&str]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// A time that requests took, if any were answered.
+fn of_answers(answered: u64, time: f64) -> String {
+    if answered == 0 { "none".into() } else { figure(time) }
 }
 
 /// Three digits or more.

@@ -155,6 +155,9 @@ impl Images {
         let picture = Images::picture(number);
         loop {
             self.make_smaller(&picture);
+            // As where the next image is another job: others go first if they can. Without it and without preemption, nobody
+            // else ever would.
+            std::thread::yield_now();
         }
     }
 

@@ -112,7 +112,7 @@ pub(crate) fn measure(
     let in_flight = class.in_flight(place.of_service().len());
     let site = rig.start(place, class.latency_ms(), |setup| setup.way = way)?;
     let (addr, on) = site.for_load();
-    let load = Load::closed(addr, on, Orders::of(rig.work), in_flight)?;
+    let load = Load::closed(addr, on, Orders::of(rig.work), in_flight, class.latency_at_most())?;
     let seen = site.measure(load, timing)?;
     let cpu_percent = seen.cpu_percent();
     let (tally, after) = (&seen.tally, &seen.after);

@@ -4,6 +4,7 @@
 //! serves them all. Requests that compute need cores, and workers up to their number.
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -34,6 +35,9 @@ impl Kind {
 /// Requests under way: for those that compute, more than there are cores; for those that wait, so few that they leave
 /// most of a core idle.
 const IN_FLIGHT: usize = 16;
+
+/// Over this time they begin: about that of one of them.
+const SPREAD: Duration = Duration::from_millis(100);
 
 /// The numbers of workers. With more than eight cores, as many as those, too.
 pub(crate) fn numbers() -> Vec<usize> {
@@ -66,7 +70,7 @@ pub(crate) fn measure(rig: &Rig, kind: Kind, workers: usize, timing: Timing) -> 
     })?;
     let (addr, on) = site.for_load();
     let question = Orders::of(uthread_backend::work::Amount { rounds });
-    let load = Load::closed(addr, on, question, in_flight)?;
+    let load = Load::closed(addr, on, question, in_flight, SPREAD)?;
     let seen = site.measure(load, timing)?;
     Ok(Row {
         kind,
