@@ -4,11 +4,14 @@
 Usage: check-perfetto.py FILE SWITCHES
 
 Wants the package `perfetto` (pip install perfetto); without it, nothing is checked. The file is decoded with the
-official schema, in which no field may be unknown, and, if the program `trace_processor` can be had (the package
-downloads it), loaded into it. Either way the slices on the workers' tracks must be as many as the switches.
+official schema, in which no field may be unknown, and, if the program `trace_processor_shell` can be had, loaded into
+it: that which the environment variable `TRACE_PROCESSOR` names, or the one on PATH; else the package downloads it.
+Either way the slices on the workers' tracks must be as many as the switches.
 """
 
 import collections
+import os
+import shutil
 import sys
 
 try:
@@ -62,11 +65,15 @@ def by_schema(path):
 
 
 def by_trace_processor(path):
+    binary = os.environ.get("TRACE_PROCESSOR") or shutil.which("trace_processor_shell")
     try:
-        from perfetto.trace_processor import TraceProcessor
+        from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
 
-        processor = TraceProcessor(trace=path)
-    except Exception as e:  # It is downloaded; there are many ways for that to fail.
+        processor = TraceProcessor(trace=path, config=TraceProcessorConfig(bin_path=binary))
+    except Exception as e:
+        if binary:
+            raise
+        # It is downloaded; there are many ways for that to fail.
         print(f"trace_processor skipped: {type(e).__name__}")
         return None
     turns = next(iter(processor.query(

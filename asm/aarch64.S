@@ -49,24 +49,22 @@ uthread_load_fp_control:
     ret
     .size   uthread_load_fp_control, . - uthread_load_fp_control
 
-// void uthread_root(void (*body)(void *), void *argument)
-//   in       x0 = body, x1 = its argument
+// Where a new stack begins (see `arch::prepare`). Jumped to by the switch, never called.
+//   in       x0, x1 = as the switch passes them; on the stack: two words that are of no use, a function, and its third argument
+//   calls    void function(usize, usize, void *), which does not return
 //   The outermost frame of a green thread, as far as unwinders can tell.
-    .globl  uthread_root
-    .hidden uthread_root
-    .type   uthread_root, %function
+    .globl  uthread_begin
+    .hidden uthread_begin
+    .type   uthread_begin, %function
     .p2align 4
-uthread_root:
+uthread_begin:
     .cfi_startproc
     .cfi_undefined x30                  // the end, for unwinders that follow tables
-    stp     x29, x30, [sp, -16]!
-    .cfi_adjust_cfa_offset 16
+    ldp     x3, x2, [sp, 16]
+    add     sp, sp, 32
     mov     x29, xzr                    // and for those that follow frame pointers
-    mov     x2, x0
-    mov     x0, x1
-    blr     x2
-    ldp     x29, x30, [sp], 16
-    .cfi_adjust_cfa_offset -16
-    ret
+    mov     x30, xzr
+    blr     x3
+    brk     1
     .cfi_endproc
-    .size   uthread_root, . - uthread_root
+    .size   uthread_begin, . - uthread_begin

@@ -53,27 +53,24 @@ uthread_load_fp_control:
     ret
     .size   uthread_load_fp_control, . - uthread_load_fp_control
 
-# void uthread_root(void (*body)(void *), void *argument)
-#   in       rdi = body, rsi = its argument
+# Where a new stack begins (see `arch::prepare`). Jumped to by the switch, never called.
+#   in       rdi, rsi = as the switch passes them; on the stack: a function, and its third argument
+#   calls    void function(usize, usize, void *), which does not return
 #   The outermost frame of a green thread, as far as unwinders can tell: what lies beyond is the stack of whichever worker runs the thread at the moment, and that may change between two steps of an unwinder.
-    .globl  uthread_root
-    .hidden uthread_root
-    .type   uthread_root, @function
+    .globl  uthread_begin
+    .hidden uthread_begin
+    .type   uthread_begin, @function
     .p2align 4
-uthread_root:
+uthread_begin:
     .cfi_startproc
     .cfi_undefined rip                  # the end, for unwinders that follow tables
-    push    rbp
-    .cfi_adjust_cfa_offset 8
+    pop     rax
+    pop     rdx
     xor     ebp, ebp                    # and for those that follow frame pointers
-    mov     rax, rdi
-    mov     rdi, rsi
     call    rax
-    pop     rbp
-    .cfi_adjust_cfa_offset -8
-    ret
+    ud2
     .cfi_endproc
-    .size   uthread_root, . - uthread_root
+    .size   uthread_begin, . - uthread_begin
 
 # Where an interrupted thread goes on (see `preempt`). Never called: the signal handler lets the thread return here instead of to the instruction that it was interrupted at, with all registers as they were but rsp and rip.
 #

@@ -267,7 +267,7 @@ mod backtraces {
     fn assert_whole(backtrace: &str) {
         let inner = backtrace.find("recognisable_frame");
         let thread = backtrace.find("uthread::thread::");
-        let root = backtrace.find("uthread_root");
+        let root = backtrace.find("uthread_begin");
         assert!(inner.is_some(), "{backtrace}");
         assert!(inner < thread && thread < root, "{backtrace}");
         assert!(!backtrace.contains("start_workers"), "{backtrace}");

@@ -117,7 +117,7 @@ fn that_panic_with_backtraces_panic_for_themselves() {
     let (done, output) = output_of(test, &environment, output::panic_aloud, &PANICKED);
     assert_eq!(output.matches(PANICS).count() as u64, done, "{output}");
     let traces = output.split("stack backtrace:\n").skip(1);
-    let whole = traces.filter(|t| t.contains("innermost") && t.contains("uthread_root"));
+    let whole = traces.filter(|t| t.contains("innermost") && t.contains("uthread_begin"));
     assert_eq!(whole.count() as u64, done, "{output}");
 }
 

@@ -1,5 +1,8 @@
 //! AArch64: TPIDR_EL0 and FPCR. UNTESTED: written to the interface, not yet run on a machine.
 
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
 core::arch::global_asm!(include_str!("../../asm/aarch64.S"), options(raw));
 
 /// Libc's thread structure lies below the thread pointer, thread-local storage above it, after a
@@ -39,6 +42,97 @@ impl FpControl {
     #[inline]
     pub(crate) fn same_modes(&self, other: &FpControl) -> bool {
         self.fpcr == other.fpcr
+    }
+}
+
+unsafe extern "C" {
+    static uthread_begin: [u8; 0];
+}
+
+/// As [`super::prepare`].
+///
+/// # Safety
+///
+/// As there.
+pub(super) unsafe fn prepare(
+    base: NonNull<u8>,
+    entry: super::Entry,
+    argument: *mut c_void,
+) -> usize {
+    // As the switch leaves a stack: frame pointer, where to go on, x19, and a word that aligns.
+    let words = [0, (&raw const uthread_begin).addr(), entry as usize, argument.addr()];
+    // SAFETY: the caller says that there is room.
+    unsafe {
+        let at = base.cast::<[usize; 4]>().sub(1);
+        at.write(words);
+        at.as_ptr().addr()
+    }
+}
+
+/// As on x86-64.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn switch(to: usize, word: usize) -> (usize, usize) {
+    let (left, back);
+    // SAFETY: of the registers that the compiler may rely on, it saves those that it cannot declare as overwritten. What it
+    // pushes on this stack is popped when another switch comes back to the label.
+    unsafe {
+        core::arch::asm!(
+            "adr x2, 2f",
+            "stp x29, x2, [sp, -32]!",
+            "str x19, [sp, 16]",
+            "mov x2, sp",
+            "mov sp, x0",
+            "mov x0, x2",
+            "ldr x2, [sp, 8]",
+            "br x2",
+            "2:",
+            "ldr x19, [sp, 16]",
+            "ldr x29, [sp], 32",
+            inlateout("x0") to => left,
+            inlateout("x1") word => back,
+            lateout("x20") _,
+            lateout("x21") _,
+            lateout("x22") _,
+            lateout("x23") _,
+            lateout("x24") _,
+            lateout("x25") _,
+            lateout("x26") _,
+            lateout("x27") _,
+            lateout("x28") _,
+            lateout("v8") _,
+            lateout("v9") _,
+            lateout("v10") _,
+            lateout("v11") _,
+            lateout("v12") _,
+            lateout("v13") _,
+            lateout("v14") _,
+            lateout("v15") _,
+            clobber_abi("C"),
+        );
+    }
+    (left, back)
+}
+
+/// As on x86-64.
+///
+/// # Safety
+///
+/// As there.
+pub(crate) unsafe fn switch_for_good(to: usize) -> ! {
+    // SAFETY: nothing of this stack is used any more; the rest as the caller says.
+    unsafe {
+        core::arch::asm!(
+            "mov sp, x0",
+            "mov x0, xzr",
+            "ldr x2, [sp, 8]",
+            "br x2",
+            in("x0") to,
+            options(noreturn),
+        );
     }
 }
 
@@ -100,7 +194,7 @@ impl Interrupted {
     /// # Safety
     ///
     /// Not to be called where detours are not available.
-    pub(crate) unsafe fn new(_context: *mut std::ffi::c_void) -> Interrupted {
+    pub(crate) unsafe fn new(_context: *mut c_void) -> Interrupted {
         unreachable!("{:?}", detours_available())
     }
 

@@ -76,6 +76,7 @@ static uthread_xsave_flags: AtomicU8 = AtomicU8::new(0);
 const TILES: u64 = 1 << 17 | 1 << 18;
 
 unsafe extern "C" {
+    static uthread_begin: [u8; 0];
     static uthread_detour: [u8; 0];
     static uthread_detour_end: [u8; 0];
 }
@@ -121,6 +122,84 @@ pub(crate) fn detours_available() -> Result<(), &'static str> {
 unsafe fn xcr0() -> u64 {
     // SAFETY: as promised to this function; XCR0 always exists then.
     unsafe { _xgetbv(0) }
+}
+
+/// As [`super::prepare`].
+///
+/// # Safety
+///
+/// As there.
+pub(super) unsafe fn prepare(
+    base: NonNull<u8>,
+    entry: super::Entry,
+    argument: *mut c_void,
+) -> usize {
+    let words = [(&raw const uthread_begin).addr(), entry as usize, argument.addr()];
+    // SAFETY: the caller says that there is room. The begin pops all three, and calls with the stack aligned.
+    unsafe {
+        let at = base.cast::<[usize; 3]>().sub(1);
+        at.write(words);
+        at.as_ptr().addr()
+    }
+}
+
+/// Leaves the running stack for another one, and returns when another switch comes back: where that one left its stack, 0 if it
+/// was for good, and its word.
+///
+/// # Safety
+///
+/// `to` is where a stack was left by a switch, which it is told by the switch that it led to; or what [`super::prepare`]
+/// returned. It is switched to once, by whoever owns what runs there. The stack is in place until then, and so is the running
+/// one until it is switched back to. The code there may run now: the thread pointer in force is the one that it
+/// expects, and what this stack's code expects when it goes on.
+#[inline(always)]
+pub(crate) unsafe fn switch(to: usize, word: usize) -> (usize, usize) {
+    let (left, back);
+    // SAFETY: of the registers that the compiler may rely on, it saves those that it cannot declare as overwritten. What it
+    // pushes on this stack is popped when another switch comes back to the label.
+    unsafe {
+        core::arch::asm!(
+            "push rbp",
+            "push rbx",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "mov rax, rsp",
+            "mov rsp, rdi",
+            "mov rdi, rax",
+            "pop rax",
+            "jmp rax",
+            "2:",
+            "pop rbx",
+            "pop rbp",
+            inlateout("rdi") to => left,
+            inlateout("rsi") word => back,
+            lateout("r12") _,
+            lateout("r13") _,
+            lateout("r14") _,
+            lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (left, back)
+}
+
+/// Leaves the running stack, which may be used for something else then, for another one.
+///
+/// # Safety
+///
+/// As for [`switch`]; and nothing on the running stack is used any more.
+pub(crate) unsafe fn switch_for_good(to: usize) -> ! {
+    // SAFETY: nothing of this stack is used any more; the rest as the caller says.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, rdi",
+            "xor edi, edi",
+            "pop rax",
+            "jmp rax",
+            in("rdi") to,
+            options(noreturn),
+        );
+    }
 }
 
 /// The place of the caller.

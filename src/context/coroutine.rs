@@ -1,38 +1,18 @@
-//! A slot that executes: corosensei's stack switch, plus what it leaves to others.
+//! A slot that executes: a stack that is switched to and from, and the floating-point control words, saved on the way
+//! out and loaded on the way in.
 //!
-//! corosensei switches stack and callee-saved registers, and links the stacks in the unwind tables, so
-//! that backtraces run from a green thread through to its worker. Added here are the floating-point
-//! control words, saved on the way out and loaded on the way in. The thread pointer is *not* switched
-//! here but by the worker, before [`Coroutine::resume`]: it must leave one thread before that one is
-//! published, and enter the next only once that one is owned (see `worker`).
+//! The thread pointer is *not* switched here but by the worker, before [`Coroutine::resume`]: it must leave one thread
+//! before that one is published, and enter the next only once that one is owned (see `worker`).
 
 use std::cell::Cell;
-use std::num::NonZero;
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use corosensei::stack::StackPointer;
-use corosensei::{CoroutineResult, Yielder};
-
 use super::pool::Slot;
-use crate::arch::FpControl;
+use crate::arch::{self, FpControl};
 
-/// The part of a slot's stack that frames use.
-struct Frames {
-    slot: Slot,
-    base: NonZero<usize>,
-}
-
-// SAFETY: the range lies in a stack with a guard page at its low end, is as large as the smallest
-// stack less its thread block, and belongs to the slot that is held.
-unsafe impl corosensei::stack::Stack for Frames {
-    fn base(&self) -> StackPointer {
-        self.base
-    }
-
-    fn limit(&self) -> StackPointer {
-        NonZero::new(self.slot.stack.limit()).expect("stacks do not lie at address 0")
-    }
-}
+/// Bytes to which the ABIs align the stack at a call.
+const STACK_ALIGNMENT: usize = 16;
 
 /// What a switch back to the worker means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +23,45 @@ pub(crate) enum Left<Y> {
     Finished,
 }
 
-/// A body that runs on a slot, switching to its resumer and back.
-pub(crate) struct Coroutine<Y> {
-    inner: corosensei::Coroutine<(), Y, (), Frames>,
-    /// Its own end of the switch, once it has run.
-    yielder: Option<NonNull<Yielder<(), Y>>>,
-    control: FpControl,
+/// Where a body goes back to when it suspends itself: the stack of who resumed it last, as it was left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resumer(usize);
+
+/// A message that passes in a register.
+pub(crate) trait Message: Copy {
+    /// As a word.
+    fn into_word(self) -> usize;
+    /// The message that became this word.
+    fn from_word(word: usize) -> Self;
 }
 
-impl<Y> Coroutine<Y> {
+/// A body that runs on a slot, switching to its resumer and back.
+#[repr(C)]
+pub(crate) struct Coroutine {
+    /// Where it was left, while it does not run; 0 when it has finished.
+    left: usize,
+    /// While it runs.
+    resumer: Resumer,
+    control: FpControl,
+    slot: Slot,
+}
+
+/// The first function on a stack.
+extern "C" fn begin<F: FnOnce(Resumer) -> Resumer>(
+    resumer: usize,
+    _: usize,
+    body: *mut c_void,
+) -> ! {
+    // SAFETY: `Coroutine::new` put it there for this one call.
+    let body = unsafe { body.cast::<F>().read() };
+    let Resumer(resumer) = body(Resumer(resumer));
+    // SAFETY: it was left when it resumed this body, which has ended. What it expects is its own business.
+    unsafe { arch::switch_for_good(resumer) }
+}
+
+impl Coroutine {
     /// Prepares `body` to run on `slot` with its first frame below `base`; it runs when it is resumed.
-    /// `body` gets the coroutine's own end of the switch, to be given to [`Coroutine::enter`].
+    /// `body` gets what is to be given to [`Coroutine::enter`], and returns what [`Coroutine::exit`] gives.
     ///
     /// As POSIX has it for threads, it inherits the floating-point environment of the caller.
     ///
@@ -61,20 +69,21 @@ impl<Y> Coroutine<Y> {
     ///
     /// `base` lies on the slot's stack, below the thread block, with nothing in use below it. What
     /// `body` borrows is valid until it has run to its end. It does not unwind.
-    pub(crate) unsafe fn new(
+    pub(crate) unsafe fn new<F: FnOnce(Resumer) -> Resumer>(
         slot: Slot,
         base: NonNull<u8>,
-        body: impl FnOnce(NonNull<Yielder<(), Y>>),
+        body: F,
     ) -> Self {
-        let base = NonZero::new(base.as_ptr() as usize & !(corosensei::stack::STACK_ALIGNMENT - 1));
-        let frames = Frames { slot, base: base.expect("stacks do not lie at address 0") };
-        // SAFETY: the caller says that borrows last.
-        let inner = unsafe {
-            corosensei::Coroutine::with_stack_unchecked(frames, move |yielder, ()| {
-                body(NonNull::from(yielder))
-            })
+        let alignment = align_of::<F>().max(STACK_ALIGNMENT);
+        let place = base.addr().get() - size_of::<F>();
+        let down = base.addr().get() - (place & !(alignment - 1));
+        // SAFETY: below the base there is a stack that nobody uses.
+        let left = unsafe {
+            let place = base.sub(down);
+            place.cast::<F>().write(body);
+            arch::prepare(place, begin::<F>, place.as_ptr().cast())
         };
-        Coroutine { inner, yielder: None, control: FpControl::current() }
+        Coroutine { left, resumer: Resumer(0), control: FpControl::current(), slot }
     }
 
     /// Runs the body until it suspends itself or ends.
@@ -88,23 +97,23 @@ impl<Y> Coroutine<Y> {
     /// The coroutine is not running and not finished, nobody else accesses it, and the thread pointer
     /// in force is the one its body shall see.
     #[inline]
-    pub(crate) unsafe fn resume(this: NonNull<Self>, in_force: &Cell<FpControl>) -> Left<Y> {
+    pub(crate) unsafe fn resume<Y: Message>(
+        this: NonNull<Self>,
+        in_force: &Cell<FpControl>,
+    ) -> Left<Y> {
         let this = this.as_ptr();
-        // SAFETY: the caller has exclusive access. The body refers to `yielder` and `control` while it
-        // runs, `resume` to `inner` only, so the references are to different fields.
+        // SAFETY: the caller has exclusive access; no reference lasts while the body runs, which uses some fields itself.
+        // It was left there and not resumed since.
         unsafe {
             let control = &raw const (*this).control;
             let in_force = in_force.as_ptr();
             if !(*in_force).same_modes(&*control) {
                 (*control).load();
             }
-            let inner = &mut (*this).inner;
-            let result = inner.resume(());
+            let (left, message) = arch::switch((*this).left, 0);
+            (*this).left = left;
             (*in_force).assign(&*control);
-            match result {
-                CoroutineResult::Yield(message) => Left::Suspended(message),
-                CoroutineResult::Return(()) => Left::Finished,
-            }
+            if left == 0 { Left::Finished } else { Left::Suspended(Y::from_word(message)) }
         }
     }
 
@@ -112,10 +121,10 @@ impl<Y> Coroutine<Y> {
     ///
     /// # Safety
     ///
-    /// `this` is the coroutine whose body calls, `yielder` what the body was given.
-    pub(crate) unsafe fn enter(this: NonNull<Self>, yielder: NonNull<Yielder<(), Y>>) {
+    /// `this` is the coroutine whose body calls, `resumer` what the body was given.
+    pub(crate) unsafe fn enter(this: NonNull<Self>, resumer: Resumer) {
         // SAFETY: the body alone accesses the field.
-        unsafe { (*this.as_ptr()).yielder = Some(yielder) };
+        unsafe { (*this.as_ptr()).resumer = resumer };
     }
 
     /// Suspends the calling body until it is resumed.
@@ -124,27 +133,29 @@ impl<Y> Coroutine<Y> {
     ///
     /// `this` is the coroutine whose body calls, on its own stack, after [`Coroutine::enter`].
     #[inline]
-    pub(crate) unsafe fn suspend(this: NonNull<Self>, message: Y) {
+    pub(crate) unsafe fn suspend<Y: Message>(this: NonNull<Self>, message: Y) {
         let this = this.as_ptr();
-        // SAFETY: the body alone accesses these fields while it runs.
+        // SAFETY: the body alone accesses these fields while it runs. The resumer was left when it resumed the body.
         unsafe {
             let control = &mut (*this).control;
             control.save();
-            let yielder = (*this).yielder.expect("the body has entered");
-            yielder.as_ref().suspend(message);
+            let Resumer(resumer) = (*this).resumer;
+            let (resumer, _) = arch::switch(resumer, message.into_word());
+            (*this).resumer = Resumer(resumer);
         }
     }
 
-    /// To be called by the body, last.
+    /// To be called by the body, last; what it is to return.
     ///
     /// # Safety
     ///
     /// `this` is the coroutine whose body calls.
-    pub(crate) unsafe fn exit(this: NonNull<Self>) {
-        // SAFETY: the body alone accesses the field while it runs.
+    pub(crate) unsafe fn exit(this: NonNull<Self>) -> Resumer {
+        // SAFETY: the body alone accesses the fields while it runs.
         unsafe {
             let control = &mut (*this.as_ptr()).control;
             control.save();
+            (*this.as_ptr()).resumer
         }
     }
 
@@ -154,6 +165,7 @@ impl<Y> Coroutine<Y> {
     ///
     /// Panics if it has not.
     pub(crate) fn into_slot(self) -> Slot {
-        self.inner.into_stack().slot
+        assert_eq!(self.left, 0, "a coroutine is in the middle of its body");
+        self.slot
     }
 }

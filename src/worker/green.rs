@@ -22,7 +22,7 @@ use super::state::{State, StateWord};
 use super::wait_table::Enlistment;
 use super::{Runtime, Worker};
 use crate::arch::{self, FpControl, Position};
-use crate::context::coroutine::{Coroutine, Left};
+use crate::context::coroutine::{Coroutine, Left, Message};
 use crate::context::overflow::Occupant;
 use crate::context::pool::Slot;
 use crate::context::stack::{Resident, Stack};
@@ -123,15 +123,6 @@ impl Leave {
     #[cfg(feature = "interpose")]
     const ENLIST: usize = 1;
 
-    /// The word that [`Leave::from_word`] takes.
-    pub(crate) fn into_word(self) -> usize {
-        self.0
-    }
-
-    pub(crate) fn from_word(word: usize) -> Leave {
-        Leave(word)
-    }
-
     fn park(parker: &Parker) -> Leave {
         Leave(std::ptr::from_ref(parker) as usize)
     }
@@ -158,6 +149,18 @@ impl Leave {
     }
 }
 
+impl Message for Leave {
+    #[inline]
+    fn into_word(self) -> usize {
+        self.0
+    }
+
+    #[inline]
+    fn from_word(word: usize) -> Leave {
+        Leave(word)
+    }
+}
+
 /// The control block.
 ///
 /// What a switch touches is in the first two cache lines, which [`GreenRef::prefetch`] fetches: of a hundred
@@ -181,7 +184,7 @@ pub(crate) struct Green {
     /// is a hog.
     interrupted: Cell<bool>,
     group: ManuallyDrop<Member>,
-    coroutine: UnsafeCell<MaybeUninit<Coroutine<Leave>>>,
+    coroutine: UnsafeCell<MaybeUninit<Coroutine>>,
     /// Where it left its worker last.
     left_at: Cell<Position>,
     /// What it waits for, or waited for last; before its first wait, nothing that means anything.
@@ -302,10 +305,10 @@ impl GreenRef {
         // below the control block.
         unsafe {
             this.0.write(green);
-            let coroutine = Coroutine::new(slot, this.0.cast(), move |yielder| {
-                Coroutine::enter(this.coroutine(), yielder);
-                arch::root(|| this.run(main));
-                Coroutine::exit(this.coroutine());
+            let coroutine = Coroutine::new(slot, this.0.cast(), move |resumer| {
+                Coroutine::enter(this.coroutine(), resumer);
+                this.run(main);
+                Coroutine::exit(this.coroutine())
             });
             this.coroutine().write(coroutine);
         }
@@ -356,7 +359,7 @@ impl GreenRef {
         self.get().group()
     }
 
-    fn coroutine(self) -> NonNull<Coroutine<Leave>> {
+    fn coroutine(self) -> NonNull<Coroutine> {
         // SAFETY: the field is within the control block; no reference to its contents is made.
         unsafe { NonNull::new_unchecked((*self.0.as_ptr()).coroutine.get().cast()) }
     }
@@ -441,7 +444,7 @@ impl GreenRef {
         self.get().started.set(true);
         self.get().worker.set(std::ptr::null());
         // SAFETY: as the caller says.
-        let left = unsafe { Coroutine::resume(self.coroutine(), fp_control) };
+        let left: Left<Leave> = unsafe { Coroutine::resume(self.coroutine(), fp_control) };
         let interrupted =
             matches!(left, Left::Suspended(leave) if matches!(leave.why(), Why::Interrupted));
         self.get().interrupted.set(interrupted);

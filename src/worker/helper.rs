@@ -41,6 +41,7 @@ use super::runtime::Runtime;
 use super::state::State;
 use super::tape::Tape;
 use crate::arch::{self, FpControl};
+use crate::context::coroutine::Message;
 use crate::context::overflow::AlternateStack;
 use crate::lock::SpinLock;
 use crate::preempt;

@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use super::green::{GreenRef, Leave, Why, current};
 use super::run::Worker;
 use super::{group, helper};
-use crate::context::coroutine::Left;
+use crate::context::coroutine::{Left, Message};
 use crate::preempt::KeepErrno;
 use crate::preempt::seat::{Host, Refusal, Verdict};
 use crate::reactor::Driver;

@@ -14,11 +14,8 @@
 //!   stays at the idle limit. Only when a request turns out to be incomplete it gets a deadline,
 //!   which holds for all of it: a time-out per read would let a peer send a byte at a time for
 //!   ever.
-//! - **Sending has a time-out per 64 KiB.** A slow reader is not an attacker, one that stopped
-//!   reading is gone, and one that takes a byte now and then is no different. A write that the
-//!   socket's time-out cuts short reports what it could send; only then the clock is read.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -27,17 +24,14 @@ use std::{io, mem};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 use uthread::net::TcpStream;
 
-use crate::buffer::{Buffer, READ_AHEAD};
+use crate::buffer::Buffer;
 use crate::chunked::Decoder;
 use crate::head::{self, Body, Head};
 use crate::open::Peer;
+use crate::output::Output;
 use crate::response::{CONTINUE, Response};
 use crate::server::Server;
 use crate::status::Status;
-
-/// How many bytes of answers are sent without waiting for more: enough for what one read brings
-/// when requests are as short as they can be.
-const SEND_AT: usize = 4 * READ_AHEAD;
 
 /// How long to wait for a peer to close its side while others wait for the thread.
 const LINGER_IN_TURN: Duration = Duration::from_millis(100);
@@ -73,7 +67,7 @@ pub(crate) struct Connection<'a> {
     server: &'a Server,
     peer: &'a Peer,
     input: Buffer,
-    output: Vec<u8>,
+    output: Output,
     /// When the request being received must be complete; only set once it has turned out not to be.
     deadline: Option<Instant>,
     /// The socket's present read time-out; zero before the first.
@@ -87,7 +81,7 @@ impl<'a> Connection<'a> {
             server,
             peer,
             input: Buffer::new(),
-            output: Vec::new(),
+            output: Output::new(),
             deadline: None,
             read_timeout: Duration::ZERO,
             served: 0,
@@ -105,7 +99,9 @@ impl<'a> Connection<'a> {
                 let _ = setsockopt(self.stream(), Linger, &at_once);
                 return;
             }
-            Err(End::Refused(status)) => Response::empty(status).append_last_to(&mut self.output),
+            Err(End::Refused(status)) => {
+                Response::empty(status).append_last_to(&mut self.output.bytes)
+            }
         }
         // If that fails, the peer has gone before us.
         let _ = self.close();
@@ -128,7 +124,7 @@ impl<'a> Connection<'a> {
         };
         self.deadline = None;
         self.served += 1;
-        if self.output.len() >= SEND_AT {
+        if self.output.is_full() {
             self.send()?;
         }
         Ok(keep_alive)
@@ -137,14 +133,14 @@ impl<'a> Connection<'a> {
     fn answer_plain(&mut self, head: &Head, length: usize) -> Result<bool, End> {
         self.receive_body(head, length)?;
         let (message, rest) = self.input.unread().split_at(head.length + length);
-        let keep_alive = answer(self.server, head, message, rest, &mut self.output)?;
+        let keep_alive = answer(self.server, head, message, rest, &mut self.output.bytes)?;
         self.input.consume(head.length + length);
         Ok(keep_alive)
     }
 
     fn answer_chunked(&mut self, head: &Head) -> Result<bool, End> {
         let message = self.receive_chunks(head)?;
-        answer(self.server, head, &message, self.input.unread(), &mut self.output)
+        answer(self.server, head, &message, self.input.unread(), &mut self.output.bytes)
     }
 
     fn receive_head(&mut self) -> Result<Head, End> {
@@ -199,7 +195,7 @@ impl<'a> Connection<'a> {
     /// Tells a client that may wait for permission to send its body: it has not begun yet.
     fn invite_body(&mut self, head: &Head) {
         if head.expects_continue {
-            self.output.extend_from_slice(CONTINUE);
+            self.output.bytes.extend_from_slice(CONTINUE);
         }
     }
 
@@ -258,36 +254,7 @@ impl<'a> Connection<'a> {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        if !self.output.is_empty() {
-            self.send_output()?;
-            self.output.clear();
-        }
-        Ok(())
-    }
-
-    fn send_output(&self) -> io::Result<()> {
-        let mut rest = &self.output[..];
-        let mut deadline = None;
-        loop {
-            match self.stream().write(rest) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-                Ok(count) => rest = &rest[count..],
-            }
-            if rest.is_empty() {
-                return Ok(());
-            }
-            let now = Instant::now();
-            if now >= *deadline.get_or_insert_with(|| now + self.patience(rest.len())) {
-                return Err(ErrorKind::TimedOut.into());
-            }
-        }
-    }
-
-    /// How long a peer may take to receive so many bytes, of which it has just received some.
-    fn patience(&self, bytes: usize) -> Duration {
-        let pieces = bytes.div_ceil(SEND_AT).try_into().unwrap_or(u32::MAX);
-        self.server.limits.write.saturating_mul(pieces)
+        self.output.send(self.stream(), self.server.limits.write)
     }
 
     /// Reads once, for no longer than `timeout`. Setting it is a system call, so it is set when it
@@ -302,9 +269,7 @@ impl<'a> Connection<'a> {
     /// Gives back what an uncommonly large message took: an idle connection should cost little.
     fn shrink_buffers(&mut self) {
         self.input.shrink();
-        if self.output.capacity() > READ_AHEAD {
-            self.output = Vec::new();
-        }
+        self.output.shrink();
     }
 
     fn stream(&self) -> &'a TcpStream {
@@ -338,19 +303,6 @@ fn answer(
     let keep_alive = may_stay && !(rest.is_empty() && server.is_stopping());
     response.append_to(output, head.version, keep_alive, request.method != "HEAD");
     Ok(keep_alive)
-}
-
-/// Answers 503 to a peer for whom there is no thread, as well as that is possible without waiting: it may come to see
-/// a reset instead, if its request arrives later.
-pub(crate) fn turn_away(mut stream: &TcpStream) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
-    let mut output = Vec::new();
-    Response::unavailable(1).append_last_to(&mut output);
-    stream.write_all(&output)?;
-    stream.shutdown(Shutdown::Write)?;
-    // A request that is here already would reset the connection if it were not read.
-    let _ = stream.read(&mut [0; 4096])?;
-    Ok(())
 }
 
 /// Rounds up to whole ticks, so that the reads of one request seldom differ in their time-out.

@@ -13,6 +13,7 @@
 //! | `limits` | what a peer may take |
 //! | `connection` | one thread: receive, answer, send, and how long each may take |
 //! | `buffer` | what was received and not yet used |
+//! | `output` | answers that are not sent yet |
 //! | `head` | the head of a request, and how its body is delimited |
 //! | `chunked` | the body sent in chunks |
 //! | `request` | what a handler is asked |
@@ -60,6 +61,7 @@ mod handler;
 mod head;
 mod limits;
 mod open;
+mod output;
 mod request;
 mod response;
 mod server;

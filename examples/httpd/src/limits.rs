@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How much of the server a peer may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -38,12 +40,16 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses limits under which nothing could be served.
-    pub(crate) fn check(&self) -> io::Result<()> {
-        let times = [self.request, self.idle, self.write];
-        if times.iter().any(Duration::is_zero) || self.head == 0 || self.connections == Some(0) {
+    /// Refuses limits under which nothing could be served, and takes times that are meant as "for ever" for a year, so
+    /// that the clock can be added to them.
+    pub(crate) fn checked(mut self) -> io::Result<Limits> {
+        let none = [self.request, self.idle, self.write].iter().any(Duration::is_zero);
+        if none || self.head == 0 || self.connections == Some(0) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a limit is zero"));
         }
-        Ok(())
+        for time in [&mut self.request, &mut self.idle, &mut self.write, &mut self.drain] {
+            *time = YEAR.min(*time);
+        }
+        Ok(self)
     }
 }

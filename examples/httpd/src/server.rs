@@ -33,8 +33,8 @@
 //! Where there is no thread for a connection that has been accepted, it is answered 503 as well as that goes without one.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -44,10 +44,11 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{self, Backlog};
 use uthread::net::{TcpListener, TcpStream};
 
-use crate::connection::{Connection, turn_away};
+use crate::connection::Connection;
 use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::open::{Open, Peer, SWEEP};
+use crate::response::Response;
 use crate::threads::Threads;
 
 /// How long threads may take to notice that their connection was cut off: a scheduling delay,
@@ -83,7 +84,7 @@ impl Server {
         handler: impl Handler,
         threads: impl Threads,
     ) -> io::Result<Server> {
-        limits.check()?;
+        let limits = limits.checked()?;
         let listener = TcpListener::bind(addr)?;
         // `std` asks for a backlog of 128; a crowd that comes at once would have to knock again, seconds later. This is
         // as much as the system allows.
@@ -235,4 +236,17 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.server.open.remove(self.number);
     }
+}
+
+/// Answers 503 to a peer for whom there is no thread, as well as that is possible without waiting: it may come to see
+/// a reset instead, if its request arrives later.
+fn turn_away(mut stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let mut output = Vec::new();
+    Response::unavailable(1).append_last_to(&mut output);
+    stream.write_all(&output)?;
+    stream.shutdown(Shutdown::Write)?;
+    // A request that is here already would reset the connection if it were not read.
+    let _ = stream.read(&mut [0; 4096])?;
+    Ok(())
 }

@@ -211,3 +211,27 @@ fn limits_under_which_nothing_could_be_served_are_refused() {
         assert_eq!(bound.unwrap_err().kind(), io::ErrorKind::InvalidInput, "{limits:?}");
     }
 }
+
+#[test]
+fn limits_may_be_meant_as_for_ever() {
+    let ever = Duration::MAX;
+    for kind in ALL {
+        let limits = Limits {
+            body: usize::MAX,
+            head: usize::MAX,
+            request: ever,
+            idle: ever,
+            write: ever,
+            drain: ever,
+            connections: Some(usize::MAX),
+        };
+        let running = Running::start(kind, limits, hello);
+        let mut client = running.connect();
+        client.begin_request();
+        client.send("12345");
+        client.expect(200);
+        let mut client = running.connect();
+        let length = usize::MAX;
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+    }
+}

@@ -1,11 +1,11 @@
 //! The API itself: it answers after a while, or not at all.
 //!
 //! It stands for somebody else's service, so it can be told to behave as those do: `POST /control` with
-//! `{"latency":"20-30","fault":"hang"}`, either field at will, sets what it does from then on, and wakes up those who hang.
+//! `{"latency":"20-30","fault":"hang"}`, either field at will, sets what it does from then on, also to those whom it keeps waiting.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -48,10 +48,11 @@ struct Behaviour {
 
 /// The API's handler.
 #[derive(Debug)]
-struct Supplier {
-    behaviour: Mutex<Behaviour>,
-    changed: Condvar,
-}
+struct Supplier(Mutex<Behaviour>);
+
+/// How often those who hang look whether they still have to. They are waked by nobody: in a process whose blocking functions
+/// are not interposed, thousands who wait for a condition would take an OS thread each.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The API, bound to an address; [`Server::run`] serves, and then [`Server::stop`] ends it.
 ///
@@ -59,8 +60,7 @@ struct Supplier {
 ///
 /// The address cannot be had.
 pub fn bind(address: SocketAddr, latency: Latency) -> io::Result<Arc<Server>> {
-    let behaviour = Mutex::new(Behaviour { latency, fault: Fault::None });
-    let supplier = Supplier { behaviour, changed: Condvar::new() };
+    let supplier = Supplier(Mutex::new(Behaviour { latency, fault: Fault::None }));
     // Clients keep their connections, and close them first: no question meets an end.
     let limits = Limits {
         idle: Duration::from_secs(600),
@@ -71,8 +71,8 @@ pub fn bind(address: SocketAddr, latency: Latency) -> io::Result<Arc<Server>> {
 }
 
 impl Supplier {
-    fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
-        self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
+    fn behaviour(&self) -> Behaviour {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn quote(&self, request: &Request<'_>) -> Response<'static> {
@@ -83,13 +83,11 @@ impl Supplier {
         let Ok(quantity) = u32::try_from(quantity) else {
             return Response::text(Status::BAD_REQUEST, "quantity is too large");
         };
-        // The lock is not held while it sleeps.
-        let time = self.behaviour().latency.pick();
-        uthread::sleep(time);
-        let hangs = |behaviour: &mut Behaviour| behaviour.fault == Fault::Hang;
-        let waited = self.changed.wait_while(self.behaviour(), hangs);
-        let fault = waited.unwrap_or_else(PoisonError::into_inner).fault;
-        match fault {
+        uthread::sleep(self.behaviour().latency.pick());
+        while self.behaviour().fault == Fault::Hang {
+            uthread::sleep(LOOK);
+        }
+        match self.behaviour().fault {
             Fault::None | Fault::Hang => {
                 Response::json(Status::OK, json::write(&QuoteAnswer::to(item, quantity)))
             }
@@ -102,11 +100,9 @@ impl Supplier {
     fn control(&self, body: &[u8]) -> Result<(), String> {
         let control: Control = json::read(body).map_err(|failure| failure.to_string())?;
         let latency = control.latency.map(|text| text.parse()).transpose()?;
-        let mut behaviour = self.behaviour();
+        let mut behaviour = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         behaviour.latency = latency.unwrap_or(behaviour.latency);
         behaviour.fault = control.fault.unwrap_or(behaviour.fault);
-        drop(behaviour);
-        self.changed.notify_all();
         Ok(())
     }
 }
