@@ -11,6 +11,10 @@ use ureq::Agent;
 
 use super::Quote;
 
+/// Of each connection, for what is sent and for what is received. `ureq`'s own size is 128 KiB each, resident once it
+/// was used: with ten thousand requests under way that would be most of the process's memory.
+const BUFFER: usize = 8 * 1024;
+
 /// No answer is longer.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
@@ -69,6 +73,8 @@ impl Api {
             .timeout_recv_response(Some(limits.answer))
             .timeout_recv_body(Some(limits.answer))
             .http_status_as_error(false)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .max_idle_connections(usize::MAX)
             .max_idle_connections_per_host(usize::MAX)
             .proxy(None)
