@@ -9,14 +9,20 @@
 //! 6  Placed::answer     the JSON                                          computes
 //! ```
 //!
+//! Orders compute by turns, as many at once as there are cores: threads that share a core by slices of time are all done
+//! late, at the time of the last of them, and wait for their next answers together then, while the core has nothing to do.
+//!
 //! What computes is a pure function, and what waits is a call of [`Store`] or [`Api`]; [`place`] puts them one after
 //! the other, which is all that blocking code has to say. An asynchronous service composes the very same steps around
 //! waits of its own.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Api, Quote};
 use crate::failure::Failure;
+use crate::gate::Gate;
 use crate::json;
 use crate::store::{Item, Store};
 use crate::work::{self, Amount};
@@ -114,17 +120,27 @@ impl Placed {
     }
 }
 
-/// Takes an order: all steps one after the other, in blocking code.
+/// Takes an order: all steps one after the other, in blocking code. It computes when it gets a pass of `cores`, and waits
+/// no longer than said for that.
 ///
 /// # Errors
 ///
-/// The body is malformed, there is no such item, or the database or the API fails. Nothing is recorded then; but if the
+/// The body is malformed, there is no such item, its turn does not come in time, or the database or the API fails. Nothing is recorded then; but if the
 /// database fails while it records, nobody knows whether it did.
-pub fn place(store: &Store, api: &Api, amount: Amount, body: &[u8]) -> Result<Answer, Failure> {
+pub fn place(
+    store: &Store,
+    api: &Api,
+    cores: (&Gate, Duration),
+    amount: Amount,
+    body: &[u8],
+) -> Result<Answer, Failure> {
     let wanted = Wanted::parse(body)?;
     let item = store.item(wanted.item)?.ok_or(Failure::Missing("item"))?;
     let quote = api.quote(wanted.item, wanted.quantity)?;
+    let (cores, patience) = cores;
+    let turn = cores.enter(patience).ok_or(Failure::Busy("too many orders at once"))?;
     let placed = Placed::new(wanted, item, quote, amount);
+    drop(turn);
     let order = store.record(&placed)?;
     Ok(placed.answer(order))
 }

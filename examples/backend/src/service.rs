@@ -5,6 +5,7 @@
 //! it still works on. So past a stated number of requests under way, others are told at once to come back
 //! ([`Retry-After`](Response::unavailable)), which costs some microseconds. What operators ask for is answered always.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -60,7 +61,7 @@ pub struct Terms {
     pub under_way: usize,
     /// Passwords that may be hashed at once.
     pub passwords: usize,
-    /// How long to wait for one's turn with a password or an image.
+    /// How long to wait for one's turn with an order, a password or an image.
     pub turn: Duration,
 }
 
@@ -70,6 +71,8 @@ pub struct Service {
     parts: Parts,
     terms: Terms,
     passwords: Gate,
+    /// For what orders compute.
+    cores: Gate,
     /// The hash of a password that nobody has: a login of somebody unknown takes as long as any other, and so does not
     /// tell who is known.
     nobody: String,
@@ -94,6 +97,7 @@ impl Service {
         Service {
             parts,
             passwords: Gate::new(terms.passwords),
+            cores: Gate::new(uthread::available_parallelism().map_or(1, NonZero::get)),
             terms,
             nobody,
             metrics: Metrics::new(),
@@ -120,7 +124,13 @@ impl Service {
             Route::Item(id) => found(store.item(id)?, "item"),
             Route::Order(id) => found(store.order(id)?, "order"),
             Route::PlaceOrder => {
-                let answer = order::place(store, api, self.terms.amount, body)?;
+                let answer = order::place(
+                    store,
+                    api,
+                    (&self.cores, self.terms.turn),
+                    self.terms.amount,
+                    body,
+                )?;
                 Ok(Response::json(Status::CREATED, json::write(&answer)))
             }
             Route::Register => self.register(body),

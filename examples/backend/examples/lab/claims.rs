@@ -7,12 +7,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::crowd;
 use crate::machine::Place;
 use crate::mixed::Variant;
 use crate::report::{Report, bytes, figure};
 use crate::waiting::{self, Class};
 use crate::way::Way;
-use crate::crowd;
 
 /// What the same measurement differs by from one time to the next, in short stretches.
 const NOISE: f64 = 0.03;
@@ -40,7 +40,8 @@ fn claim(text: impl Into<String>, figures: impl Into<String>, is_met: bool) -> C
 pub(crate) fn claims(report: &Report) -> Vec<Claim> {
     let mut claims = Vec::new();
     let row = |place, way| {
-        let is_it = |row: &&waiting::Row| (row.class, row.place, row.way) == (Class::Story, place, way);
+        let is_it =
+            |row: &&waiting::Row| (row.class, row.place, row.way) == (Class::Story, place, way);
         report.waiting.iter().find(is_it)
     };
     for &place in Place::all() {
@@ -127,10 +128,17 @@ fn beside_tokio(green: &waiting::Row, tokio: &waiting::Row) -> [Claim; 2] {
 fn memory(green: &crowd::Row, os: &crowd::Row, tokio: Option<&crowd::Row>) -> Claim {
     let times = |row: &crowd::Row| row.bytes_per_request / green.bytes_per_request;
     let beside_tokio = tokio.map_or_else(String::new, |tokio| {
-        format!("; a task of tokio {} ({} times)", bytes(tokio.bytes_per_request), figure(times(tokio)))
+        format!(
+            "; a task of tokio {} ({} times)",
+            bytes(tokio.bytes_per_request),
+            figure(times(tokio))
+        )
     });
     claim(
-        format!("a request that waits on a green thread takes far less memory than on an OS thread, of {}", green.under_way),
+        format!(
+            "a request that waits on a green thread takes far less memory than on an OS thread, of {}",
+            green.under_way
+        ),
         format!(
             "{} and {}, 1/{}{beside_tokio}",
             bytes(green.bytes_per_request),

@@ -127,7 +127,8 @@ impl Service {
         let amount = self.amount;
         let placed = self.compute(move || Placed::new(wanted, item, quote, amount)).await?;
         let store = self.store.clone();
-        let answer = spawn_blocking(move || store.record(&placed).map(|order| placed.answer(order)));
+        let answer =
+            spawn_blocking(move || store.record(&placed).map(|order| placed.answer(order)));
         Ok(serde_json::to_vec(&answer.await??)?)
     }
 

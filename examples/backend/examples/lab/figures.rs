@@ -25,7 +25,10 @@ pub(crate) fn all(report: &Report) -> io::Result<Vec<Figure>> {
         let rate = |row: &waiting::Row| row.requests_per_second;
         let cpu = |row: &waiting::Row| row.cpu_percent;
         let title = format!("Requests per second by what they wait for, on {on}");
-        figures.push((format!("throughput-{part}.svg"), waiting(report, *place, title, "requests/s", rate)));
+        figures.push((
+            format!("throughput-{part}.svg"),
+            waiting(report, *place, title, "requests/s", rate),
+        ));
         let title = format!("CPU use by what requests wait for, on {on}");
         figures.push((format!("cpu-{part}.svg"), waiting(report, *place, title, "%", cpu)));
     }
@@ -33,12 +36,11 @@ pub(crate) fn all(report: &Report) -> io::Result<Vec<Figure>> {
     figures.push(("mixed.svg".into(), mixed(report)));
     figures.push(("workers.svg".into(), workers(report)));
     let has_values = |bars: &Bars| {
-        !bars.groups.is_empty() && bars.series.iter().any(|series| series.values.iter().any(Option::is_some))
+        !bars.groups.is_empty()
+            && bars.series.iter().any(|series| series.values.iter().any(Option::is_some))
     };
     let filled = figures.into_iter().filter(|(_, bars)| has_values(bars));
-    filled
-        .map(|(file, bars)| Ok(Figure { file, svg: bars.svg()?, title: bars.title }))
-        .collect()
+    filled.map(|(file, bars)| Ok(Figure { file, svg: bars.svg()?, title: bars.title })).collect()
 }
 
 fn ink(way: Way) -> Ink {
@@ -90,7 +92,11 @@ fn memory(report: &Report) -> Bars {
     Bars {
         title: "Memory while requests wait together".into(),
         unit: "MiB",
-        groups: report.crowd.iter().map(|row| format!("{}, {}", row.way.name(), row.under_way)).collect(),
+        groups: report
+            .crowd
+            .iter()
+            .map(|row| format!("{}, {}", row.way.name(), row.under_way))
+            .collect(),
         series: series.into(),
         stacked: true,
     }

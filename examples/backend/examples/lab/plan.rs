@@ -53,8 +53,7 @@ impl Plan {
     pub(crate) fn new(is_wanted: impl Fn(Part) -> bool, time: Duration, quick: bool) -> Plan {
         let mut cells = Vec::new();
         let classes: &[_] = if quick { &[Class::Story] } else { &Class::ALL };
-        let variants: &[_] =
-            if quick { &[Variant::Green, Variant::Tokio] } else { &Variant::ALL };
+        let variants: &[_] = if quick { &[Variant::Green, Variant::Tokio] } else { &Variant::ALL };
         let numbers = if quick { vec![1, 2] } else { workers::numbers() };
         for class in classes.iter().filter(|_| is_wanted(Part::Waiting)) {
             for place in Place::all().iter().filter(|place| !quick || **place == Place::all()[0]) {
@@ -76,7 +75,8 @@ impl Plan {
             crowd::Size { requests: 10_000, hold: Duration::from_secs(5) }
         };
         let mut plan = Plan { cells, pace: 1.0, crowd };
-        let [fixed, flexible] = [0, 1].map(|i| plan.cells.iter().map(|cell| plan.costs(cell)[i]).sum::<f64>());
+        let [fixed, flexible] =
+            [0, 1].map(|i| plan.cells.iter().map(|cell| plan.costs(cell)[i]).sum::<f64>());
         if flexible > 0.0 {
             plan.pace = ((time.as_secs_f64() - fixed) / flexible).max(0.1);
         }

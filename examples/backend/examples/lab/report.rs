@@ -32,7 +32,11 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(machine: Machine, rounds: u32) -> Report {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
-        let given = if arguments.is_empty() { String::new() } else { format!(" -- {}", arguments.join(" ")) };
+        let given = if arguments.is_empty() {
+            String::new()
+        } else {
+            format!(" -- {}", arguments.join(" "))
+        };
         Report {
             command: format!("cargo run --release --example lab{given}"),
             machine,
@@ -126,8 +130,20 @@ impl Report {
 
     fn waiting_table(&self) -> Table {
         let mut table = table(&[
-            "wait", "on", "way", "under way", "requests/s", "p50 ms", "p99 ms", "CPU %", "wasted %",
-            "memory", "threads", "kernel switches", "green switches", "errors",
+            "wait",
+            "on",
+            "way",
+            "under way",
+            "requests/s",
+            "p50 ms",
+            "p99 ms",
+            "CPU %",
+            "wasted %",
+            "memory",
+            "threads",
+            "kernel switches",
+            "green switches",
+            "errors",
         ]);
         for row in &self.waiting {
             table.add_row([
@@ -152,8 +168,16 @@ impl Report {
 
     fn crowd_table(&self) -> Table {
         let mut table = table(&[
-            "way", "requests", "under way", "resident", "page tables", "kernel stacks", "kernel slabs",
-            "per request", "threads", "errors",
+            "way",
+            "requests",
+            "under way",
+            "resident",
+            "page tables",
+            "kernel stacks",
+            "kernel slabs",
+            "per request",
+            "threads",
+            "errors",
         ]);
         for row in &self.crowd {
             table.add_row([
@@ -174,8 +198,16 @@ impl Report {
 
     fn mixed_table(&self) -> Table {
         let mut table = table(&[
-            "who shares out the CPU", "idle p50 ms", "p99 ms", "max ms", "with images p50 ms", "p99 ms",
-            "max ms", "p99 times", "images/s", "errors",
+            "who shares out the CPU",
+            "idle p50 ms",
+            "p99 ms",
+            "max ms",
+            "with images p50 ms",
+            "p99 ms",
+            "max ms",
+            "p99 times",
+            "images/s",
+            "errors",
         ]);
         for row in &self.mixed {
             let times = |phase: &mixed::Phase| {
@@ -193,8 +225,16 @@ impl Report {
     }
 
     fn workers_table(&self) -> Table {
-        let mut table =
-            table(&["requests", "workers", "under way", "requests/s", "p50 ms", "p99 ms", "CPU %", "errors"]);
+        let mut table = table(&[
+            "requests",
+            "workers",
+            "under way",
+            "requests/s",
+            "p50 ms",
+            "p99 ms",
+            "CPU %",
+            "errors",
+        ]);
         for row in &self.workers {
             table.add_row([
                 row.kind.name().into(),

@@ -56,10 +56,7 @@ impl Rig {
         latency_ms: RangeInclusive<u64>,
         wanted: impl FnOnce(&mut Setup),
     ) -> io::Result<Site> {
-        let api = Child::start(&Role::Api {
-            cores: place.of_others().to_vec(),
-            latency_ms,
-        })?;
+        let api = Child::start(&Role::Api { cores: place.of_others().to_vec(), latency_ms })?;
         let number = self.databases.fetch_add(1, Relaxed);
         let mut setup = Setup {
             way: Way::Green,

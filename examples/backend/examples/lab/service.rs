@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use uthread::Runtime;
 use uthread_backend::api::{Api, TimeLimits};
+use uthread_backend::gate::Gate;
 use uthread_backend::groups::Groups;
 use uthread_backend::order;
 use uthread_backend::store::{Location, Store};
@@ -82,6 +83,7 @@ fn run_green(setup: &Setup) -> io::Result<()> {
 struct Service {
     store: Store,
     api: Api,
+    cores: Gate,
     amount: Amount,
     under_way: Arc<AtomicU64>,
     images: Arc<Images>,
@@ -92,6 +94,7 @@ impl Service {
         Ok(Service {
             store: open_store(setup)?,
             api: Api::new(&format!("http://{}", setup.api), LIMITS),
+            cores: Gate::new(setup.cores.len()),
             amount: Amount { rounds: setup.rounds },
             under_way: Arc::default(),
             images: Arc::default(),
@@ -104,7 +107,8 @@ impl Service {
         green_switches: impl Fn() -> u64 + Send + 'static,
     ) -> io::Result<()> {
         let (under_way, images) = (self.under_way.clone(), self.images.clone());
-        let limits = Limits { request: PATIENCE, idle: PATIENCE, write: PATIENCE, ..Limits::default() };
+        let limits =
+            Limits { request: PATIENCE, idle: PATIENCE, write: PATIENCE, ..Limits::default() };
         let server = Server::bind(([127, 0, 0, 1], 0).into(), limits, self, threads)?;
         let server = Arc::new(server);
         answer_orders(server.local_addr()?, move || Counted {
@@ -120,7 +124,13 @@ impl Service {
 impl Handler for Service {
     fn handle<'a>(&'a self, request: &Request<'a>) -> Response<'a> {
         self.under_way.fetch_add(1, Relaxed);
-        let placed = order::place(&self.store, &self.api, self.amount, request.body);
+        let placed = order::place(
+            &self.store,
+            &self.api,
+            (&self.cores, PATIENCE),
+            self.amount,
+            request.body,
+        );
         self.under_way.fetch_sub(1, Relaxed);
         match placed {
             Ok(answer) => {
