@@ -12,12 +12,14 @@ mod watchdog;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex, OnceLock, RwLock, mpsc};
+use std::time::{Duration, Instant};
 
 use bodies::memory::{self, DESTROYED};
 use bodies::output::{self, PANICKED, PANICS, PRINTED};
 use bodies::spawns;
 use preempt::{hectic, interrupted, on_each, several_at_once, spin_until, until};
 use subprocess::in_child;
+use uthread::Runtime;
 use watchdog::watched;
 
 #[test]
@@ -46,6 +48,33 @@ fn that_wait_for_what_another_thread_will_do_get_it_done() {
         let forced = runtime.stats().forced_switches;
         assert!(workers > 1 || forced >= 2, "{forced} forced switches with one worker");
     }
+}
+
+/// While a hog is alone its worker's timer is armed for what is pending, however far away that is.
+#[test]
+fn that_come_after_one_that_was_alone_with_a_distant_deadline_let_each_other_run() {
+    let runtime = Runtime::builder().workers(1).build().unwrap();
+    until(
+        &runtime,
+        |now| now.forced_switches > 0,
+        || {
+            let patient = uthread::spawn(|| uthread::park_timeout(Duration::from_secs(600)));
+            let alone = || {
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_millis(20) {
+                    std::hint::spin_loop();
+                }
+            };
+            uthread::spawn(alone).join().unwrap();
+            let over = AtomicBool::new(false);
+            uthread::scope(|s| {
+                s.spawn(|| spin_until(&over));
+                s.spawn(|| over.store(true, Ordering::Release));
+            });
+            patient.thread().unpark();
+            patient.join().unwrap();
+        },
+    );
 }
 
 #[test]

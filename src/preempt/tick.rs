@@ -59,6 +59,17 @@ impl Due {
         fence(Ordering::SeqCst);
     }
 
+    /// As if it were not armed, unless it is due by then. What is looked at after this was queued before, or finds it
+    /// not armed.
+    pub(crate) fn forget_after(&self, at: u64) {
+        let due = self.get();
+        if due > at && due != Self::NEVER {
+            // If it has just shot, somebody else may have armed it.
+            let _ = self.0.compare_exchange(due, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -181,6 +192,11 @@ impl Tick {
         if self.exists.load(Ordering::Acquire) && self.due.note_if_idle(at) {
             self.set(at);
         }
+    }
+
+    /// Takes it to be not armed, unless it is due by then. It may shoot nevertheless.
+    pub(crate) fn forget_after(&self, at: u64) {
+        self.due.forget_after(at);
     }
 
     /// Whether its signal should have come long ago.

@@ -158,12 +158,14 @@ impl Worker {
     /// at a bad time is repeated.
     #[inline]
     pub(super) fn round_begins(&self, first: GreenRef, now: u64) {
-        if !self.tick.is_armed()
-            && !self.begins_guarded(first)
-            && (self.has_queued() || self.has_pending() || self.lease_matters())
-        {
+        if !self.tick.is_armed() && !self.begins_guarded(first) && self.awaits_something() {
             self.arm_coarsely(now);
         }
+    }
+
+    /// Whether there is a reason to end a turn, or may be one soon.
+    fn awaits_something(&self) -> bool {
+        self.has_queued() || self.has_pending() || self.lease_matters()
     }
 
     fn has_pending(&self) -> bool {
@@ -204,14 +206,22 @@ impl Worker {
             turns.protected.set(self.with_queue(|q| q.took_due()));
             self.keep_guard(thread, now, thread.get().used().get());
         } else {
-            self.cease_guard();
+            self.cease_guard(now);
+            // It is not guarded, so it is watched as any other turn.
+            if !self.tick.is_armed() && self.awaits_something() {
+                self.arm_coarsely(now);
+            }
         }
     }
 
-    fn cease_guard(&self) {
-        self.turns().guarded.set(false);
+    /// The timer may be armed for a deadline that is far away. That was enough while everything else was announced; from
+    /// now on it would stand for a timer that is due in about a slice, and nobody would arm one.
+    fn cease_guard(&self, now: u64) {
+        let turns = self.turns();
+        turns.guarded.set(false);
         self.alert.lower();
         self.with_driver(|driver| driver.raise_alarms(false));
+        self.tick.forget_after(now + turns.slice + turns.slack());
     }
 
     /// To be called between two rounds: the worker looks for itself.
@@ -219,7 +229,7 @@ impl Worker {
     pub(super) fn turns_end(&self) {
         self.turns().began.store(0, Relaxed);
         if self.turns().guarded.get() {
-            self.cease_guard();
+            self.cease_guard(self.now());
         }
         if self.turns().masked.take() {
             // It may have left them blocked, for all that run here after it.
@@ -355,7 +365,7 @@ impl Worker {
                 turns.protected.set(false);
             }
             self.keep_guard(thread, now, used);
-        } else if queued > 0 || self.has_pending() || self.lease_matters() {
+        } else if self.awaits_something() {
             self.arm_coarsely(now);
         }
         self.trace.ticks(self.now(), thread.number());
@@ -515,6 +525,17 @@ mod models {
             let early = w.sees_work();
             w.alert.raise();
             early || w.sees_work()
+        });
+    }
+
+    #[test]
+    fn a_worker_that_ceases_to_guard_sees_the_thread_or_is_armed_again() {
+        // Its timer is armed, for a time that is far away.
+        pushes_while(5, |w| {
+            w.alert.raise();
+            w.alert.lower();
+            w.due.forget_after(4);
+            w.sees_work()
         });
     }
 
