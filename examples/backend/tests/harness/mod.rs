@@ -5,6 +5,9 @@
 
 #![allow(dead_code, reason = "each file of tests uses a part")]
 
+pub(crate) mod load;
+pub(crate) mod wire;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
