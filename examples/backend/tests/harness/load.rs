@@ -155,7 +155,7 @@ impl Client {
         if let Some(answer) = self.ask(&wire::get(&format!("/items/{item}")), 200, false)? {
             assert_eq!(answer.json()["name"], format!("item {item}"));
         }
-        if round % 4 == 0 {
+        if round.is_multiple_of(4) {
             let request = wire::post(&format!("/thumbnail?width={WIDTH}"), &self.shared.picture);
             if let Some(answer) = self.ask(&request, 200, false)? {
                 assert!(answer.body == self.shared.thumbnail, "another image");
@@ -198,7 +198,7 @@ impl Client {
             assert!(terms.end, "a request is lost");
             return Err(Over);
         };
-        if self.number % 2 == 0 && !wire.is_over {
+        if self.number.is_multiple_of(2) && !wire.is_over {
             self.wire = Some(wire);
         }
         let mut seen = seen.lock().unwrap();
