@@ -34,7 +34,7 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn start(role: &Role) -> io::Result<Child> {
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut process = Command::new("/proc/self/exe") // also if the file was replaced meanwhile
             .args(["--role", &serde_json::to_string(role)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -63,9 +63,9 @@ pub(crate) fn claims(report: &Report) -> Vec<Claim> {
                 "{} ms and {} ms, {} times",
                 figure(row.idle.p99_ms),
                 figure(row.loaded.p99_ms),
-                figure(row.p99_times)
+                row.p99_times.map_or_else(|| "no".into(), figure)
             ),
-            row.p99_times <= 5.0,
+            row.p99_times.is_some_and(|times| times <= 5.0),
         ));
     }
     let (errors, first) = report.errors();

@@ -3,8 +3,9 @@
 //! It composes the same steps of [`uthread_backend::order`] as the blocking service, but around waits of its own. What
 //! waits for the network is asynchronous, by `hyper-util`'s client. What blocks (the database) or computes must not be
 //! done by a worker, on which every other request waits: it goes to tokio's blocking threads (`spawn_blocking`).
-//! Those are hundreds, so what computes first takes one of as many permits as there are cores. For the mixed part the
-//! same is there without that care (`inline`), as code looks whose author did not know, or did not measure.
+//! Those are hundreds, so what computes first takes a permit, of which orders have some and images have others: neither
+//! waits for the other's. For the mixed part the same is there without that care (`inline`), as code looks whose author
+//! did not know, or did not measure.
 
 use std::io;
 use std::sync::Arc;
@@ -69,11 +70,12 @@ struct Service {
     client: Client<HttpConnector, Empty<Bytes>>,
     api: String,
     amount: Amount,
-    /// For those who compute on blocking threads.
-    cores: Semaphore,
+    // For those who compute on blocking threads:
+    orders: Semaphore,
+    images: Semaphore,
     inline: bool,
     under_way: AtomicU64,
-    images: Images,
+    smaller: Images,
 }
 
 impl Service {
@@ -85,10 +87,11 @@ impl Service {
             client: Client::builder(TokioExecutor::new()).build(connector),
             api: format!("http://{}", setup.api),
             amount: Amount { rounds: setup.rounds },
-            cores: Semaphore::new(setup.cores.len()),
+            orders: Semaphore::new(setup.computing()),
+            images: Semaphore::new(setup.computing()),
             inline: setup.inline,
             under_way: AtomicU64::new(0),
-            images: Images::default(),
+            smaller: Images::default(),
         })
     }
 
@@ -96,7 +99,7 @@ impl Service {
         Counted {
             green_switches: 0,
             under_way: self.under_way.load(Relaxed),
-            images: self.images.count(),
+            images: self.smaller.count(),
         }
     }
 
@@ -125,7 +128,8 @@ impl Service {
         let item = spawn_blocking(move || store.item(id)).await??.ok_or("there is no such item")?;
         let quote = self.quote(wanted.item, wanted.quantity).await?;
         let amount = self.amount;
-        let placed = self.compute(move || Placed::new(wanted, item, quote, amount)).await?;
+        let placed =
+            self.compute(&self.orders, move || Placed::new(wanted, item, quote, amount)).await?;
         let store = self.store.clone();
         let answer =
             spawn_blocking(move || store.record(&placed).map(|order| placed.answer(order)));
@@ -142,12 +146,13 @@ impl Service {
 
     async fn compute<T: Send + 'static>(
         &self,
+        turns: &Semaphore,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
         if self.inline {
             return Ok(work());
         }
-        let _permit = self.cores.acquire().await?;
+        let _permit = turns.acquire().await?;
         Ok(spawn_blocking(work).await?)
     }
 
@@ -155,7 +160,7 @@ impl Service {
         let picture = Arc::new(Images::picture(number));
         loop {
             let (service, picture) = (self.clone(), picture.clone());
-            self.compute(move || service.images.make_smaller(&picture)).await?;
+            self.compute(&self.images, move || service.smaller.make_smaller(&picture)).await?;
             tokio::task::yield_now().await;
         }
     }

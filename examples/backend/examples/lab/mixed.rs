@@ -91,8 +91,8 @@ pub(crate) struct Row {
     /// Images are worked on.
     pub(crate) loaded: Phase,
     pub(crate) images_per_second: f64,
-    /// The p99 when loaded, in those when idle.
-    pub(crate) p99_times: f64,
+    /// The p99 when loaded, in those when idle; none if nothing was answered.
+    pub(crate) p99_times: Option<f64>,
 }
 
 pub(crate) fn measure(rig: &Rig, variant: Variant, timing: Timing) -> io::Result<Row> {
@@ -104,7 +104,7 @@ pub(crate) fn measure(rig: &Rig, variant: Variant, timing: Timing) -> io::Result
     Ok(Row {
         variant,
         images_per_second: images as f64 / seconds,
-        p99_times: loaded.p99_ms / idle.p99_ms,
+        p99_times: (loaded.answered > 0).then(|| loaded.p99_ms / idle.p99_ms),
         idle,
         loaded,
     })

@@ -217,7 +217,8 @@ impl Report {
             let mut cells = vec![row.variant.name().to_owned()];
             cells.extend(times(&row.idle));
             cells.extend(times(&row.loaded));
-            cells.extend([figure(row.p99_times), figure(row.images_per_second)]);
+            cells.push(row.p99_times.map_or_else(|| "none".into(), figure));
+            cells.push(figure(row.images_per_second));
             cells.push((row.idle.errors + row.loaded.errors).to_string());
             table.add_row(cells);
         }

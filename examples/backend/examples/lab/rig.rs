@@ -21,8 +21,9 @@ use crate::machine::Place;
 use crate::usage::{Kernel, Usage};
 use crate::way::{Role, Setup, Way};
 
-/// By how much the service gives way to the others.
-pub(crate) const NICENESS: i32 = 10;
+/// By how much the service gives way to the others. No more than it takes: between the cores, the kernel cares less for
+/// threads of a low priority, which costs those ways some percent that have more threads than cores.
+pub(crate) const NICENESS: i32 = 3;
 
 /// CPU time of a request.
 pub(crate) const WORK: Duration = Duration::from_millis(10);

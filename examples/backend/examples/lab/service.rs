@@ -94,7 +94,7 @@ impl Service {
         Ok(Service {
             store: open_store(setup)?,
             api: Api::new(&format!("http://{}", setup.api), LIMITS),
-            cores: Gate::new(setup.cores.len()),
+            cores: Gate::new(setup.computing()),
             amount: Amount { rounds: setup.rounds },
             under_way: Arc::default(),
             images: Arc::default(),

@@ -54,6 +54,18 @@ pub(crate) struct Setup {
     pub(crate) image_jobs: usize,
 }
 
+impl Setup {
+    /// How many orders compute at the same time, while others wait for their turn: as many as there are cores, each at
+    /// full speed. On tokio twice as many: a turn passes from a blocking thread through a worker to the next, and while
+    /// the kernel wakes them cores would idle. That serves it best, and costs it nothing.
+    pub(crate) fn computing(&self) -> usize {
+        match self.way {
+            Way::Tokio => 2 * self.cores.len(),
+            _ => self.cores.len(),
+        }
+    }
+}
+
 /// What a process that the lab starts is to be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Role {

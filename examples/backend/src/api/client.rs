@@ -13,7 +13,7 @@ use super::Quote;
 
 /// Of each connection, for what is sent and for what is received. `ureq`'s own size is 128 KiB each, resident once it
 /// was used: with ten thousand requests under way that would be most of the process's memory.
-const BUFFER: usize = 8 * 1024;
+const BUFFER: usize = 4 * 1024;
 
 /// No answer is longer.
 const LONGEST_ANSWER: u64 = 64 * 1024;
