@@ -11,7 +11,7 @@
 //!   database refuses connections, instead of saying so.
 //!
 //! # Choice
-//! A [`pool`] of our own, a few dozen lines over `std`'s locks. Who comes takes an idle connection, or makes one, or waits
+//! A `pool` of our own, a few dozen lines over `std`'s locks. Who comes takes an idle connection, or makes one, or waits
 //! in line, for so long at most. A connection that fails is closed, with all that are idle: what ended one has ended them
 //! too. A question that changes nothing is then asked once more on a new connection, so that a database that was
 //! restarted is hardly noticed. A change is not, since it may have been made: [`Error::Unavailable`].
