@@ -55,7 +55,8 @@ extern "C" fn begin<F: FnOnce(Resumer) -> Resumer>(
     // SAFETY: `Coroutine::new` put it there for this one call.
     let body = unsafe { body.cast::<F>().read() };
     let Resumer(resumer) = body(Resumer(resumer));
-    // SAFETY: it was left when it resumed this body, which has ended. What it expects is its own business.
+    // SAFETY: it was left by the switch that resumed this body last, which has ended with all that it borrowed. As
+    // after a suspension, the worker's code there uses no thread-local until it has installed a thread's or its own.
     unsafe { arch::switch_for_good(resumer) }
 }
 
@@ -77,7 +78,8 @@ impl Coroutine {
         let alignment = align_of::<F>().max(STACK_ALIGNMENT);
         let place = base.addr().get() - size_of::<F>();
         let down = base.addr().get() - (place & !(alignment - 1));
-        // SAFETY: below the base there is a stack that nobody uses.
+        // SAFETY: below the base there is a stack that nobody uses. The place lies in it, and is aligned for the body and
+        // for frames.
         let left = unsafe {
             let place = base.sub(down);
             place.cast::<F>().write(body);
@@ -103,7 +105,7 @@ impl Coroutine {
     ) -> Left<Y> {
         let this = this.as_ptr();
         // SAFETY: the caller has exclusive access; no reference lasts while the body runs, which uses some fields itself.
-        // It was left there and not resumed since.
+        // It was left there and not resumed since, or was prepared; its stack is in place as long as its slot is.
         unsafe {
             let control = &raw const (*this).control;
             let in_force = in_force.as_ptr();

@@ -1,8 +1,9 @@
 //! What threads call to wait, and to end another's wait.
 //!
 //! Green threads leave their worker; OS threads, which may use all of the crate's interface too, block
-//! in the kernel. There are two kinds of wait. One for an op or a sleep has a single waker, the worker
-//! on which it was begun, and needs no word of its own. One on a [`Parker`] can be ended by any thread.
+//! in the kernel. There are three kinds of wait. One for an op or a sleep has a single waker, the worker
+//! on which it was begun, and needs no word of its own. One on a [`Parker`] can be ended by any thread, and so can one by
+//! address ([`wait_table`](super::wait_table)).
 
 use std::cell::OnceCell;
 use std::io;
