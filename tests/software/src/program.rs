@@ -27,6 +27,8 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 struct Program {
     child: Child,
+    /// Starts it again.
+    command: Command,
     /// What ends it without leaving anything behind.
     end: Signal,
     /// Removed after the program has ended.
@@ -47,7 +49,12 @@ impl Program {
                 }
             })
         };
-        Ok(Program { child: command.spawn()?, end, directory })
+        Ok(Program { child: command.spawn()?, command, end, directory })
+    }
+
+    /// Sends it a signal. It has not been waited for, so the number is still its own.
+    fn signal(&self, signal: Signal) -> nix::Result<()> {
+        kill(Pid::from_raw(self.child.id() as i32), signal)
     }
 
     /// Waits until it answers; false if it ends instead.
@@ -73,8 +80,9 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let began = Instant::now();
-        // It has not been waited for, so the number is still its own.
-        let _ = kill(Pid::from_raw(self.child.id() as i32), self.end);
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.signal(self.end);
+        }
         while matches!(self.child.try_wait(), Ok(None)) {
             if began.elapsed() > PATIENCE {
                 let _ = self.child.kill();
@@ -170,7 +178,22 @@ impl Redis {
 #[derive(Debug)]
 pub struct Postgres {
     address: SocketAddr,
-    _program: Program,
+    program: Program,
+}
+
+/// A server none of whose processes runs, until this is dropped.
+#[derive(Debug)]
+pub struct Frozen<'a> {
+    _server: &'a Postgres,
+    processes: Vec<Pid>,
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        for &process in &self.processes {
+            let _ = kill(process, Signal::SIGCONT);
+        }
+    }
 }
 
 impl Postgres {
@@ -212,7 +235,59 @@ impl Postgres {
         };
         let (program, address) =
             at_free_port("postgres", start, is_postgres_ready).expect("PostgreSQL can be started");
-        Some(Postgres { address, _program: program })
+        Some(Postgres { address, program })
+    }
+
+    /// Ends it without warning by this signal: `SIGQUIT`, which its processes take for one to leave everything as it is, or
+    /// `SIGKILL`. What was committed stays.
+    ///
+    /// # Panics
+    ///
+    /// It has ended before.
+    pub fn kill(&mut self, signal: Signal) {
+        self.program.signal(signal).expect("it runs");
+        self.program.child.wait().expect("it is a child of this process");
+    }
+
+    /// Starts it after its end, where it was; waits until it takes connections.
+    ///
+    /// # Panics
+    ///
+    /// It does not start.
+    pub fn restart(&mut self) {
+        let began = Instant::now();
+        let (directory, port) = (self.program.directory.path().to_owned(), self.address.port());
+        loop {
+            let child = self.program.command.spawn().expect("it has been started before");
+            self.program.child = child;
+            let is_ready = || is_postgres_ready(&directory, port);
+            if self.program.becomes_ready(is_ready).expect("it starts in time") {
+                return;
+            }
+            // After SIGKILL, processes of its predecessor may be there for a moment, with which it would share memory.
+            assert!(began.elapsed() < PATIENCE, "{}", self.program.log());
+        }
+    }
+
+    /// Stops all its processes as they are: connections stay open, and nobody answers.
+    ///
+    /// # Panics
+    ///
+    /// It has ended before.
+    pub fn freeze(&self) -> Frozen<'_> {
+        let id = self.program.child.id();
+        let mut frozen = Frozen { _server: self, processes: Vec::new() };
+        let mut stop = |process| {
+            frozen.processes.push(process);
+            kill(process, Signal::SIGSTOP)
+        };
+        stop(Pid::from_raw(id as i32)).expect("it runs");
+        // From now on there are no further ones; some may end just now.
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        for child in children.expect("it runs").split_whitespace() {
+            let _ = stop(Pid::from_raw(child.parse().expect("a number")));
+        }
+        frozen
     }
 
     /// Where it is, for clients.

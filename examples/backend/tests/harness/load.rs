@@ -52,6 +52,33 @@ impl Seen {
     }
 }
 
+/// An order, which nobody else places.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) item: usize,
+    pub(crate) quantity: usize,
+    pub(crate) customer: String,
+}
+
+impl Order {
+    pub(crate) fn request(&self) -> Vec<u8> {
+        let Order { item, quantity, customer } = self;
+        let body = json!({ "item": item, "quantity": quantity, "customer": customer });
+        wire::post("/orders", body.to_string().as_bytes())
+    }
+
+    /// What a good answer to it says, which is about this one.
+    pub(crate) fn placed(&self, answer: &Answer) -> Value {
+        let placed = answer.json();
+        let Order { item, quantity, customer } = self;
+        assert_eq!(
+            (&placed["item"], &placed["quantity"], &placed["customer"], &placed["name"]),
+            (&json!(item), &json!(quantity), &json!(customer), &json!(format!("item {item}")))
+        );
+        placed
+    }
+}
+
 struct Shared {
     address: String,
     terms: Terms,
@@ -166,18 +193,13 @@ impl Client {
 
     /// Places an order, and asks for it.
     fn order(&mut self, round: usize) -> Result<(), Over> {
-        let item = (round * CLIENTS + self.number) % 1_000 + 1;
-        let quantity = round % 7 + 1;
-        let customer = format!("customer {} of round {round}", self.number);
-        let body = json!({ "item": item, "quantity": quantity, "customer": customer }).to_string();
-        let Some(answer) = self.ask(&wire::post("/orders", body.as_bytes()), 201, true)? else {
-            return Ok(());
+        let order = Order {
+            item: (round * CLIENTS + self.number) % 1_000 + 1,
+            quantity: round % 7 + 1,
+            customer: format!("customer {} of round {round}", self.number),
         };
-        let placed = answer.json();
-        assert_eq!(
-            (&placed["item"], &placed["quantity"], &placed["customer"], &placed["name"]),
-            (&json!(item), &json!(quantity), &json!(customer), &json!(format!("item {item}")))
-        );
+        let Some(answer) = self.ask(&order.request(), 201, true)? else { return Ok(()) };
+        let placed = order.placed(&answer);
         let target = format!("/orders/{}", placed["order"]);
         self.shared.seen.lock().unwrap().orders.push(placed.clone());
         if let Some(again) = self.ask(&wire::get(&target), 200, false)? {
@@ -209,9 +231,7 @@ impl Client {
         }
         drop(seen);
         let accepted = if is_order { terms.orders } else { terms.others };
-        assert!(accepted.contains(&answer.status), "{answer:?}");
-        assert!(answer.json()["error"].is_string());
-        assert_eq!(answer.retry_after.is_some(), answer.status == 503, "{answer:?}");
+        answer.refuses_by_one_of(accepted);
         Ok(None)
     }
 }

@@ -14,10 +14,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use tempfile::TempDir;
 use ureq::Agent;
 use ureq::http::Response;
+use uthread_software::program::Postgres;
 
 /// When to give up on something that should take no time at all. Generous: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,11 +37,16 @@ fn example() -> PathBuf {
     example
 }
 
+/// The example, on SQLite unless it is told otherwise.
+fn program() -> Command {
+    let mut program = Command::new(example());
+    program.env_remove("DATABASE_URL");
+    program
+}
+
 /// What it says on stderr when it does not start.
 pub(crate) fn failure(arguments: &[&str]) -> String {
-    let mut command = Command::new(example());
-    command.env_remove("DATABASE_URL").args(QUICK).args(arguments);
-    let output = command.output().unwrap();
+    let output = program().args(QUICK).args(arguments).output().unwrap();
     assert!(!output.status.success(), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
@@ -85,18 +93,34 @@ pub(crate) struct Backend {
 impl Backend {
     /// With these arguments, besides quick defaults, on SQLite unless they name another database.
     pub(crate) fn start(arguments: &[&str]) -> Backend {
-        Backend::start_as(Command::new(example()).args(QUICK).args(arguments))
+        Backend::start_as(program().args(QUICK).args(arguments))
+    }
+
+    /// So, on this PostgreSQL, which the environment names.
+    pub(crate) fn start_on(server: &Postgres, arguments: &[&str]) -> Backend {
+        let mut command = program();
+        command.env("DATABASE_URL", server.url());
+        Backend::start_as(command.args(QUICK).args(arguments))
     }
 
     /// With an API that is told how to behave.
     pub(crate) fn start_with(api: &Api, arguments: &[&str]) -> Backend {
-        let mut command = Command::new(example());
+        let mut command = program();
         Backend::start_as(command.args(["--order-work", "1", "--api", &api.url()]).args(arguments))
+    }
+
+    /// So, in a process that may have so many descriptors.
+    pub(crate) fn start_within(descriptors: usize, api: &Api, arguments: &[&str]) -> Backend {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n $0 && exec \"$@\""]).arg(descriptors.to_string());
+        command.env_remove("DATABASE_URL").arg(example());
+        command.args(["--order-work", "1", "--api", &api.url()]);
+        Backend::start_as(command.args(arguments))
     }
 
     fn start_as(command: &mut Command) -> Backend {
         let directory = TempDir::new().unwrap();
-        command.env_remove("DATABASE_URL").args(["--addr", "127.0.0.1:0", "--directory"]);
+        command.args(["--addr", "127.0.0.1:0", "--directory"]);
         let process = Process::start(command.arg(directory.path()));
         let client = Client::of(&process.address);
         Backend { process, client, directory }
@@ -109,6 +133,25 @@ impl Backend {
 
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// How many descriptors it has.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.child.id())).unwrap().count()
+    }
+
+    /// Lets it have so many descriptors, of those that it was allowed at its start; it keeps what it has.
+    pub(crate) fn limit_descriptors(&self, most: u64) {
+        let process = rustix::process::Pid::from_child(&self.process.child);
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let current = Some(maximum.map_or(most, |maximum| most.min(maximum)));
+        prlimit(Some(process), Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    }
+
+    /// CPU time that it has taken.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let clock = clock_getcpuclockid(Pid::from_raw(self.process.child.id() as i32)).unwrap();
+        clock.now().unwrap().into()
     }
 
     /// The newest sample of telemetry.
@@ -182,7 +225,22 @@ pub(crate) struct Api(Process);
 
 impl Api {
     pub(crate) fn start() -> Api {
-        Api(Process::start(Command::new(example()).args(["api", "--latency", "0-1"])))
+        Api::start_at("127.0.0.1:0")
+    }
+
+    fn start_at(address: &str) -> Api {
+        Api(Process::start(program().args(["api", "--latency", "0-1", "--addr", address])))
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.0.signal(Signal::SIGKILL);
+        self.0.child.wait().unwrap();
+    }
+
+    /// Starts it after its end, where it was.
+    pub(crate) fn restart(&mut self) {
+        *self = Api::start_at(&self.0.address);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -253,6 +311,13 @@ impl Answer {
             content_type: field("Content-Type").unwrap_or_default(),
             body: response.body_mut().read_to_vec().unwrap(),
         }
+    }
+
+    /// That it is one of these errors, in full.
+    pub(crate) fn refuses_by_one_of(&self, statuses: &[u16]) {
+        assert!(statuses.contains(&self.status), "{self:?}");
+        assert!(self.json()["error"].is_string(), "{self:?}");
+        assert_eq!(self.retry_after.is_some(), self.status == 503, "{self:?}");
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {

@@ -5,6 +5,9 @@ use std::net::TcpStream;
 
 use super::{Answer, PATIENCE};
 
+/// Of what arrives. There may be thousands of connections, and no answer of theirs is longer.
+const BUFFER: usize = 1024;
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -31,7 +34,7 @@ impl Wire {
         match TcpStream::connect(address) {
             Ok(stream) => {
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                Some(Wire { reader: BufReader::new(stream), is_over: false })
+                Some(Wire { reader: BufReader::with_capacity(BUFFER, stream), is_over: false })
             }
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
             // It was in the queue of a listener that has ended meanwhile.

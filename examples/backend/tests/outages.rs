@@ -1,0 +1,135 @@
+//! What the service needs fails, under a load of checked requests: each is answered, well or by the error that is stated for
+//! it, and all is well again when what failed is.
+
+mod harness;
+
+use harness::load::{Load, Order, Terms};
+use harness::wire::Wire;
+use harness::{Api, Backend};
+use nix::sys::signal::Signal;
+use postgres::NoTls;
+use serde_json::Value;
+use uthread_software::program::Postgres;
+
+/// Answers before, while or after something fails.
+const SOME: u64 = 20;
+/// Longer than any test, in milliseconds.
+const LONG: &str = "600000";
+/// More than the backend's own.
+const CONNECTIONS: usize = 40;
+
+/// Whatever needs the database, while there is none.
+const NO_DATABASE: Terms = Terms { orders: &[503], others: &[503], end: false };
+
+/// That whatever was placed is there, unchanged.
+fn are_kept(backend: &Backend, orders: &[Value]) {
+    for placed in orders {
+        assert_eq!(backend.client.get(&format!("/orders/{}", placed["order"])).json(), *placed);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// The API
+// ------------------------------------------------------------------------------------------------
+
+#[test]
+fn whatever_the_api_does_all_are_answered_and_orders_are_taken_again_afterwards() {
+    let mut api = Api::start();
+    let backend = Backend::start_with(&api, &["--api-timeout", "200"]);
+    let load = Load::start(backend.address(), Terms { orders: &[502, 504], ..Terms::default() });
+    let await_failures = |status| {
+        load.await_more(SOME, |seen| seen.of(status));
+        load.await_more(SOME, |seen| seen.of(200));
+    };
+    for (fault, status) in [("error", 502), ("nonsense", 502), ("reset", 502), ("hang", 504)] {
+        load.await_good(SOME);
+        api.set("fault", fault);
+        await_failures(status);
+        api.set("fault", "none");
+    }
+    load.await_good(SOME);
+    api.kill();
+    await_failures(502);
+    api.restart();
+    load.await_good(SOME);
+    let seen = load.finish();
+    are_kept(&backend, &seen.orders);
+    let ended = backend.end();
+    assert_eq!(ended.counter("requests_answered"), seen.all() + seen.orders.len() as u64);
+}
+
+#[test]
+fn hundreds_of_orders_that_wait_for_the_api_keep_nobody_else_waiting() {
+    const WAITING: usize = 500;
+    let api = Api::start();
+    api.set("fault", "hang");
+    let backend = Backend::start_with(&api, &["--api-timeout", LONG]);
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|number| {
+            let customer = format!("{number} of many");
+            let order = Order { item: number + 1, quantity: 1, customer };
+            let mut wire = Wire::connect(backend.address()).unwrap();
+            wire.send(&order.request());
+            (order, wire)
+        })
+        .collect();
+    backend.await_sample("under_way", WAITING as u64);
+    for item in 1..=100 {
+        assert_eq!(backend.client.get(&format!("/items/{item}")).json()["id"], item);
+    }
+    api.set("fault", "none");
+    let answered = waiting.into_iter().map(|(order, mut wire)| {
+        let answer = wire.answer().expect("an answer");
+        assert_eq!(answer.status, 201, "{answer:?}");
+        order.placed(&answer)
+    });
+    are_kept(&backend, &answered.collect::<Vec<_>>());
+    backend.end();
+}
+
+// ------------------------------------------------------------------------------------------------
+// The database
+// ------------------------------------------------------------------------------------------------
+
+#[test]
+fn orders_outlive_a_database_that_is_killed_and_started_again() {
+    let Some(mut server) = Postgres::start(CONNECTIONS) else { return };
+    let backend = Backend::start_on(&server, &[]);
+    let load = Load::start(backend.address(), NO_DATABASE);
+    for signal in [Signal::SIGQUIT, Signal::SIGKILL] {
+        load.await_good(SOME);
+        server.kill(signal);
+        load.await_more(SOME, |seen| seen.of(503));
+        server.restart();
+    }
+    load.await_good(SOME);
+    let seen = load.finish();
+    are_kept(&backend, &seen.orders);
+    // Those whose clients were told to come back may have been placed, once.
+    let mut operator = postgres::Client::connect(&server.url(), NoTls).unwrap();
+    let row = operator.query_one("SELECT count(*) FROM orders", &[]).unwrap();
+    let (kept, placed) = (row.get::<_, i64>(0) as u64, seen.orders.len() as u64);
+    assert!((placed..=placed + seen.of(503)).contains(&kept), "{kept} of {placed}");
+    assert_eq!(backend.end().counter("requests_answered"), seen.all() + placed);
+}
+
+#[test]
+fn while_another_process_writes_to_the_file_orders_are_refused_and_readers_are_served() {
+    let backend = Backend::start(&["--database-timeout", "200"]);
+    let load = Load::start(backend.address(), Terms { orders: &[503], ..Terms::default() });
+    load.await_good(SOME);
+    let mut other =
+        rusqlite::Connection::open(backend.directory.path().join("backend.db")).unwrap();
+    other.busy_timeout(harness::PATIENCE).unwrap();
+    let exclusive = rusqlite::TransactionBehavior::Immediate;
+    let writing = other.transaction_with_behavior(exclusive).unwrap();
+    let before = load.seen().of(201);
+    load.await_more(SOME, |seen| seen.of(503));
+    load.await_more(SOME, |seen| seen.of(200));
+    writing.commit().unwrap();
+    load.await_good(SOME);
+    let seen = load.finish();
+    assert!(seen.of(201) > before);
+    are_kept(&backend, &seen.orders);
+    backend.end();
+}
