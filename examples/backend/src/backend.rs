@@ -108,7 +108,7 @@ impl Backend {
         let threads = GreenThreads::new().group(&groups.requests);
         let handler = Shared(service.clone());
         let server =
-            Server::bind(config.addr, config.limits(), handler, threads).map_err(|error| {
+            Server::bind(config.addr, config.limits()?, handler, threads).map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.addr))
             })?;
         let seen = service.clone();

@@ -1,16 +1,24 @@
 //! What can be set, by arguments and by the environment.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use nix::sys::resource::{Resource, getrlimit};
 use uthread_httpd::Limits;
 
 use crate::api::TimeLimits;
 use crate::store::Location;
 use crate::work::Amount;
+
+/// Descriptors for whatever else is opened now and then.
+const SPARE_DESCRIPTORS: usize = 32;
+/// Those of a connection to the database at most: a socket, and an event loop to wait with, of PostgreSQL's client; a file
+/// and its log of SQLite's.
+const DATABASE_DESCRIPTORS: usize = 4;
 
 /// How the service is set up.
 #[derive(Args, Clone, Debug)]
@@ -51,7 +59,7 @@ pub struct Config {
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub under_way: usize,
 
-    /// Connections beyond which others wait to be accepted [default: as many as there are descriptors]
+    /// Connections beyond which others wait to be accepted [default and most: as many as there are descriptors for]
     #[arg(long, value_name = "N")]
     pub connections: Option<usize>,
 
@@ -113,17 +121,33 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Config {
-    /// What the server is to hold its clients to.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    /// What the server is to hold its clients to; to be asked when the process has opened what it keeps open.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell how many descriptors there are.
+    pub fn limits(&self) -> io::Result<Limits> {
+        let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let open = std::fs::read_dir("/proc/self/fd")?.count();
+        let room = self.room(usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(open));
+        Ok(Limits {
             body: self.body_limit,
             head: self.head_limit,
             request: self.request_timeout,
             idle: self.idle_timeout,
             drain: self.drain_timeout,
-            connections: self.connections,
+            connections: Some(self.connections.map_or(room, |connections| connections.min(room))),
             ..Limits::default()
-        }
+        })
+    }
+
+    /// How many connections so many free descriptors are enough for, if whoever is let in is to be served: who took the last
+    /// one would find the database and the API out of reach.
+    fn room(&self, descriptors: usize) -> usize {
+        let own = SPARE_DESCRIPTORS + DATABASE_DESCRIPTORS * self.database_connections;
+        let others = descriptors.saturating_sub(own);
+        // A request under way has one connection to the API at most.
+        others.saturating_sub(self.under_way).max(others / 2).max(1)
     }
 
     /// What the external API is held to.
@@ -142,5 +166,30 @@ impl Config {
     /// How much an order is to compute: measured here, so this takes some milliseconds.
     pub fn amount(&self) -> Amount {
         Amount::of_time(self.order_work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_as_can_be_served() {
+        let arguments = ["backend", "--database-connections", "10", "--under-way", "1000"];
+        let config = Program::parse_from(arguments).config;
+        let own = SPARE_DESCRIPTORS + 10 * DATABASE_DESCRIPTORS;
+        assert_eq!(config.room(own + 5_000), 4_000);
+        // Not all of them can be under way and have asked the API.
+        assert_eq!(config.room(own + 500), 250);
+        assert_eq!(config.room(own), 1);
+        assert_eq!(config.room(0), 1);
     }
 }
