@@ -39,7 +39,7 @@ pub struct Config {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one::<usize>())]
     pub database_connections: usize,
 
-    /// Time to wait for a connection to the database
+    /// Time to wait for a connection to the database, and then for its answer
     #[arg(long, value_name = "MS", default_value = "2000", value_parser = milliseconds)]
     pub database_timeout: Duration,
 

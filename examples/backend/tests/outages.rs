@@ -15,17 +15,27 @@ use uthread_software::program::Postgres;
 const SOME: u64 = 20;
 /// Longer than any test, in milliseconds.
 const LONG: &str = "600000";
+/// When to give up on a database, in milliseconds.
+const SOON: &str = "300";
 /// More than the backend's own.
 const CONNECTIONS: usize = 40;
 
 /// Whatever needs the database, while there is none.
 const NO_DATABASE: Terms = Terms { orders: &[503], others: &[503], end: false };
 
-/// That whatever was placed is there, unchanged.
-fn are_kept(backend: &Backend, orders: &[Value]) {
+/// That whatever was placed is there, unchanged; how often that took to be asked.
+fn are_kept(backend: &Backend, orders: &[Value]) -> u64 {
+    let mut asked = 0;
     for placed in orders {
-        assert_eq!(backend.client.get(&format!("/orders/{}", placed["order"])).json(), *placed);
+        let ask = || {
+            asked += 1;
+            backend.client.get(&format!("/orders/{}", placed["order"]))
+        };
+        // A busy machine may take longer than a test allows for.
+        let answer = std::iter::repeat_with(ask).take(100).find(|answer| answer.status != 503);
+        assert_eq!(answer.expect("a good answer").json(), *placed);
     }
+    asked
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -53,9 +63,8 @@ fn whatever_the_api_does_all_are_answered_and_orders_are_taken_again_afterwards(
     api.restart();
     load.await_good(SOME);
     let seen = load.finish();
-    are_kept(&backend, &seen.orders);
-    let ended = backend.end();
-    assert_eq!(ended.counter("requests_answered"), seen.all() + seen.orders.len() as u64);
+    let asked = are_kept(&backend, &seen.orders);
+    assert_eq!(backend.end().counter("requests_answered"), seen.all() + asked);
 }
 
 #[test]
@@ -104,18 +113,54 @@ fn orders_outlive_a_database_that_is_killed_and_started_again() {
     }
     load.await_good(SOME);
     let seen = load.finish();
-    are_kept(&backend, &seen.orders);
+    let asked = are_kept(&backend, &seen.orders);
     // Those whose clients were told to come back may have been placed, once.
     let mut operator = postgres::Client::connect(&server.url(), NoTls).unwrap();
     let row = operator.query_one("SELECT count(*) FROM orders", &[]).unwrap();
     let (kept, placed) = (row.get::<_, i64>(0) as u64, seen.orders.len() as u64);
     assert!((placed..=placed + seen.of(503)).contains(&kept), "{kept} of {placed}");
-    assert_eq!(backend.end().counter("requests_answered"), seen.all() + placed);
+    assert_eq!(backend.end().counter("requests_answered"), seen.all() + asked);
+}
+
+#[test]
+fn a_database_that_is_frozen_keeps_nobody_for_ever() {
+    let Some(server) = Postgres::start(CONNECTIONS) else { return };
+    let backend = Backend::start_on(&server, &["--database-timeout", SOON]);
+    let load = Load::start(backend.address(), NO_DATABASE);
+    load.await_good(SOME);
+    let frozen = server.freeze();
+    load.await_more(SOME, |seen| seen.of(503));
+    drop(frozen);
+    load.await_good(SOME);
+    let seen = load.finish();
+    are_kept(&backend, &seen.orders);
+    let log = backend.end().log;
+    assert!(log.contains("timed out"), "{log}");
+}
+
+#[test]
+fn while_an_operator_locks_a_table_those_who_need_it_are_refused_and_others_are_served() {
+    let Some(server) = Postgres::start(CONNECTIONS) else { return };
+    let backend = Backend::start_on(&server, &["--database-timeout", SOON]);
+    let load = Load::start(backend.address(), NO_DATABASE);
+    load.await_good(SOME);
+    let mut operator = postgres::Client::connect(&server.url(), NoTls).unwrap();
+    let mut locking = operator.transaction().unwrap();
+    locking.batch_execute("LOCK TABLE orders").unwrap();
+    load.await_more(SOME, |seen| seen.of(503));
+    load.await_more(SOME, |seen| seen.of(200));
+    locking.commit().unwrap();
+    load.await_good(SOME);
+    let seen = load.finish();
+    are_kept(&backend, &seen.orders);
+    // The server, too, gave up.
+    let log = backend.end().log;
+    assert!(log.contains("due to statement timeout"), "{log}");
 }
 
 #[test]
 fn while_another_process_writes_to_the_file_orders_are_refused_and_readers_are_served() {
-    let backend = Backend::start(&["--database-timeout", "200"]);
+    let backend = Backend::start(&["--database-timeout", SOON]);
     let load = Load::start(backend.address(), Terms { orders: &[503], ..Terms::default() });
     load.await_good(SOME);
     let mut other =
@@ -123,13 +168,11 @@ fn while_another_process_writes_to_the_file_orders_are_refused_and_readers_are_s
     other.busy_timeout(harness::PATIENCE).unwrap();
     let exclusive = rusqlite::TransactionBehavior::Immediate;
     let writing = other.transaction_with_behavior(exclusive).unwrap();
-    let before = load.seen().of(201);
     load.await_more(SOME, |seen| seen.of(503));
     load.await_more(SOME, |seen| seen.of(200));
     writing.commit().unwrap();
     load.await_good(SOME);
     let seen = load.finish();
-    assert!(seen.of(201) > before);
     are_kept(&backend, &seen.orders);
     backend.end();
 }

@@ -16,9 +16,12 @@
 //! too. A question that changes nothing is then asked once more on a new connection, so that a database that was
 //! restarted is hardly noticed. A change is not, since it may have been made: [`Error::Unavailable`].
 //!
+//! A database may also be there and say nothing: whoever waits for it gives up, on either (`deadline`).
+//!
 //! SQLite lets many read and one write, and has writers sleep and look again until they may. So all writing goes
 //! through one connection, for which they wait in line.
 
+mod deadline;
 mod pool;
 mod postgres;
 mod sqlite;
@@ -124,8 +127,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a database with so many connections at most, for each of which, and for a place in it, one waits so
-    /// long at most; gives it tables and items if it has none.
+    /// Opens a database with so many connections at most, for each of which, for a place in it and for an answer one waits
+    /// about so long at most; gives it tables and items if it has none.
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
 //! PostgreSQL, in a process of its own.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls, Row, Statement};
 
+use super::deadline::Deadline;
 use super::pool::Pool;
 use super::statements as sql;
 use super::{Error, Item, Report, Result, Session};
@@ -40,7 +41,13 @@ impl From<postgres::Error> for Error {
 pub(super) fn pool(url: &str, size: usize, patience: Duration) -> Result<Pool> {
     let mut config = Config::from_str(url).map_err(|error| Error::Refused(error.to_string()))?;
     config.connect_timeout(patience).application_name("uthread-backend");
-    Ok(Pool::new(size, patience, move || Ok(Postgres::new(config.connect(NoTls)?))))
+    // The server gives up before we do, if it lives. What the URL says comes later, and counts.
+    let milliseconds = patience.as_millis().min(i32::MAX as u128);
+    let options = config.get_options().unwrap_or_default();
+    config.options(&format!("-c statement_timeout={milliseconds} {options}"));
+    let has_deadline = Deadline::prepare(&mut config);
+    let patience = patience + patience / 2;
+    Ok(Pool::new(size, patience, move || Postgres::connect(&config, has_deadline, patience)))
 }
 
 /// A connection with the statements that requests are made of. They are prepared at their first use: before that there
@@ -48,30 +55,49 @@ pub(super) fn pool(url: &str, size: usize, patience: Duration) -> Result<Pool> {
 struct Postgres {
     client: Client,
     prepared: Vec<(&'static str, Statement)>,
+    deadline: Deadline,
+    patience: Duration,
 }
 
 impl Postgres {
-    fn new(client: Client) -> Postgres {
-        Postgres { client, prepared: Vec::new() }
+    fn connect(config: &Config, has_deadline: bool, patience: Duration) -> Result<Postgres> {
+        let deadline = Deadline::default();
+        deadline.set(Some(Instant::now() + patience));
+        let client =
+            if has_deadline { config.connect(deadline.clone())? } else { config.connect(NoTls)? };
+        Ok(Postgres { client, prepared: Vec::new(), deadline, patience })
+    }
+
+    /// The client, for one question.
+    fn client(&mut self) -> &mut Client {
+        self.deadline.set(Some(Instant::now() + self.patience));
+        &mut self.client
     }
 
     fn statement(&mut self, text: &'static str) -> Result<Statement> {
         if let Some((_, statement)) = self.prepared.iter().find(|(known, _)| *known == text) {
             return Ok(statement.clone());
         }
-        let statement = self.client.prepare(text)?;
+        let statement = self.client().prepare(text)?;
         self.prepared.push((text, statement.clone()));
         Ok(statement)
     }
 
     fn row(&mut self, text: &'static str, values: &Values<'_>) -> Result<Option<Row>> {
         let statement = self.statement(text)?;
-        Ok(self.client.query_opt(&statement, values)?)
+        Ok(self.client().query_opt(&statement, values)?)
     }
 
     fn change(&mut self, text: &'static str, values: &Values<'_>) -> Result<u64> {
         let statement = self.statement(text)?;
-        Ok(self.client.execute(&statement, values)?)
+        Ok(self.client().execute(&statement, values)?)
+    }
+}
+
+/// There is time to say goodbye, which is not answered.
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.deadline.set(None);
     }
 }
 
@@ -84,7 +110,10 @@ fn count(row: &Row, column: usize) -> u32 {
 
 impl Session for Postgres {
     fn prepare(&mut self) -> Result<()> {
+        // Others may prepare the same, and nobody waits for this but an operator.
+        self.deadline.set(None);
         let mut transaction = self.client.transaction()?;
+        transaction.batch_execute("SET LOCAL statement_timeout = 0")?;
         transaction.batch_execute(ONE_AT_A_TIME)?;
         let number = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY";
         transaction.batch_execute(&sql::schema(number, "BYTEA"))?;
@@ -92,7 +121,7 @@ impl Session for Postgres {
     }
 
     fn ping(&mut self) -> Result<()> {
-        Ok(self.client.batch_execute("SELECT 1")?)
+        Ok(self.client().batch_execute("SELECT 1")?)
     }
 
     fn item(&mut self, id: i64) -> Result<Option<Item>> {
