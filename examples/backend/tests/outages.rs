@@ -13,10 +13,12 @@ use uthread_software::program::Postgres;
 
 /// Answers before, while or after something fails.
 const SOME: u64 = 20;
+/// So where each takes a while.
+const FEW: u64 = 8;
 /// Longer than any test, in milliseconds.
 const LONG: &str = "600000";
-/// When to give up on a database, in milliseconds.
-const SOON: &str = "300";
+/// When to give up on a database, in milliseconds: a busy machine starts in that time.
+const SOON: &str = "1000";
 /// More than the backend's own.
 const CONNECTIONS: usize = 40;
 
@@ -129,7 +131,7 @@ fn a_database_that_is_frozen_keeps_nobody_for_ever() {
     let load = Load::start(backend.address(), NO_DATABASE);
     load.await_good(SOME);
     let frozen = server.freeze();
-    load.await_more(SOME, |seen| seen.of(503));
+    load.await_more(FEW, |seen| seen.of(503));
     drop(frozen);
     load.await_good(SOME);
     let seen = load.finish();
@@ -147,7 +149,7 @@ fn while_an_operator_locks_a_table_those_who_need_it_are_refused_and_others_are_
     let mut operator = postgres::Client::connect(&server.url(), NoTls).unwrap();
     let mut locking = operator.transaction().unwrap();
     locking.batch_execute("LOCK TABLE orders").unwrap();
-    load.await_more(SOME, |seen| seen.of(503));
+    load.await_more(FEW, |seen| seen.of(503));
     load.await_more(SOME, |seen| seen.of(200));
     locking.commit().unwrap();
     load.await_good(SOME);
@@ -168,7 +170,7 @@ fn while_another_process_writes_to_the_file_orders_are_refused_and_readers_are_s
     other.busy_timeout(harness::PATIENCE).unwrap();
     let exclusive = rusqlite::TransactionBehavior::Immediate;
     let writing = other.transaction_with_behavior(exclusive).unwrap();
-    load.await_more(SOME, |seen| seen.of(503));
+    load.await_more(FEW, |seen| seen.of(503));
     load.await_more(SOME, |seen| seen.of(200));
     writing.commit().unwrap();
     load.await_good(SOME);
