@@ -6,25 +6,12 @@ use std::time::{Duration, Instant};
 
 use harness::load::{Load, Order, Terms};
 use harness::wire::{self, Wire};
-use harness::{Api, Backend};
+use harness::{Api, Backend, LONG, PATIENT};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
 /// Good answers to each client before, while or after something happens.
 const SOME: u64 = 20;
-/// Longer than any test, in milliseconds.
-const LONG: &str = "600000";
-/// However busy the machine is, nothing takes too long.
-const PATIENT: [&str; 8] = [
-    "--api-timeout",
-    LONG,
-    "--api-connect-timeout",
-    LONG,
-    "--database-timeout",
-    LONG,
-    "--turn-timeout",
-    LONG,
-];
 
 // ------------------------------------------------------------------------------------------------
 // Many

@@ -5,7 +5,7 @@ mod harness;
 
 use harness::load::{Load, Order, Terms};
 use harness::wire::Wire;
-use harness::{Api, Backend};
+use harness::{Api, Backend, PATIENT};
 use nix::sys::signal::Signal;
 use postgres::NoTls;
 use serde_json::Value;
@@ -15,8 +15,6 @@ use uthread_software::program::Postgres;
 const SOME: u64 = 20;
 /// So where each takes a while.
 const FEW: u64 = 8;
-/// Longer than any test, in milliseconds.
-const LONG: &str = "600000";
 /// When to give up on a database, in milliseconds: a busy machine starts in that time.
 const SOON: &str = "1000";
 /// More than the backend's own.
@@ -74,7 +72,7 @@ fn hundreds_of_orders_that_wait_for_the_api_keep_nobody_else_waiting() {
     const WAITING: usize = 500;
     let api = Api::start();
     api.set("fault", "hang");
-    let backend = Backend::start_with(&api, &["--api-timeout", LONG]);
+    let backend = Backend::start_with(&api, &PATIENT);
     let waiting: Vec<_> = (0..WAITING)
         .map(|number| {
             let customer = format!("{number} of many");

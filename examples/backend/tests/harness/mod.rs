@@ -25,6 +25,20 @@ use uthread_software::program::Postgres;
 /// When to give up on something that should take no time at all. Generous: the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longer than any test, in milliseconds.
+pub(crate) const LONG: &str = "600000";
+/// However busy the machine is, nothing takes too long for the service.
+pub(crate) const PATIENT: [&str; 8] = [
+    "--api-timeout",
+    LONG,
+    "--api-connect-timeout",
+    LONG,
+    "--database-timeout",
+    LONG,
+    "--turn-timeout",
+    LONG,
+];
+
 /// Little work, and an API that answers soon: what most tests want.
 const QUICK: &[&str] = &["--order-work", "1", "--latency", "0-1"];
 
