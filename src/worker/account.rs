@@ -134,14 +134,12 @@ impl Accounts {
         Delay { time: delay, after_wait: since & WOKEN != 0 }
     }
 
-    /// A turn has ended that began at `began`; if it stays runnable, the thread waits from now on. How long it was.
+    /// A turn has ended that took so long; if it stays runnable, the thread waits from now on.
     #[inline]
-    pub(super) fn turn_ended(&self, group: GroupId, thread: &Account, began: u64, now: u64) -> u64 {
-        let time = now.saturating_sub(began);
+    pub(super) fn turn_ended(&self, group: GroupId, thread: &Account, time: u64, now: u64) {
         thread.run_time.add(time);
         thread.queued(now);
         self.of(group).run_time.add(time);
-        time
     }
 
     /// A wait ended here of a thread that may be on its way to another worker.

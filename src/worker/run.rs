@@ -87,6 +87,22 @@ pub(crate) struct Worker {
     own: Own,
 }
 
+/// A turn that has ended, of a thread that the worker owns still: from when to when it was, in nanoseconds.
+#[derive(Clone, Copy)]
+struct Ended {
+    thread: GreenRef,
+    began: u64,
+    now: u64,
+}
+
+impl Ended {
+    /// How long it was.
+    #[inline]
+    fn time(&self) -> u64 {
+        self.now.saturating_sub(self.began)
+    }
+}
+
 /// What only the worker's OS thread touches.
 struct Own {
     clock: Clock,
@@ -487,43 +503,40 @@ impl Worker {
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
             let now = if cfg!(uthread_bare) { began } else { self.now() };
-            let account = current.get().account();
-            let time = self.own.accounts.turn_ended(current.group(), account, began, now);
+            let turn_ended = Ended { thread: current, began, now };
             if current.get().is_hog() {
-                self.hog_left(current, &left, time);
+                self.hog_left(current, &left, turn_ended.time());
             }
             let last = turn >= ROUND || self.must_tidy(&left, current);
             let next = match left {
                 Left::Suspended(why) => match why.why() {
-                    Why::Yield => self.rotate(current, last, now),
+                    Why::Yield => self.rotate(turn_ended, last),
                     Why::Wait => {
                         // Nobody but this worker wakes it.
                         current.get().state().becomes(State::Waiting);
                         self.tape().waits(self.index, current);
-                        self.switch(last, now, Reason::Wait(current.get().waits_for()).code())
+                        let reason = Reason::Wait(current.get().waits_for());
+                        self.switch(turn_ended, last, reason.code())
                     }
                     // SAFETY: the parker is one that the thread waits on, alive until it goes on.
-                    Why::Park(parker) => self.park(current, last, now, |waiter| unsafe {
+                    Why::Park(parker) => self.park(turn_ended, last, |waiter| unsafe {
                         parker.as_ref().commit(waiter)
                     }),
                     // SAFETY: likewise; the thread is parked.
                     #[cfg(feature = "interpose")]
-                    Why::Enlist(enlistment) => self.park(current, last, now, |waiter| unsafe {
+                    Why::Enlist(enlistment) => self.park(turn_ended, last, |waiter| unsafe {
                         enlistment.as_ref().commit(waiter)
                     }),
-                    Why::Interrupted => self.put_back(current, now),
-                    Why::Blocked => self.hand_over(current, now),
+                    Why::Interrupted => self.put_back(turn_ended),
+                    Why::Blocked => self.hand_over(turn_ended),
                 },
                 Left::Finished => {
                     self.tape().ended(self.index, current);
-                    let next = self.switch(last, now, Reason::End.code());
+                    let next = self.switch(turn_ended, last, Reason::End.code());
                     self.retire(current);
                     next
                 }
             };
-            // Only here: before the queue's locked instruction, which waits for all that is underway, it would cost
-            // twice as much.
-            self.counters.slice_length.record(time);
             match next {
                 Some(next) => current = next,
                 None => return,
@@ -532,13 +545,26 @@ impl Worker {
         }
     }
 
+    /// Accounts for a turn, whose thread is not published yet.
+    ///
+    /// Where the queue is locked, it is called after that: a locked instruction waits for all stores that are underway, so
+    /// that the few of this function would cost twice as much before it.
+    #[inline(always)]
+    fn settle(&self, turn: Ended) {
+        let (thread, time) = (turn.thread, turn.time());
+        self.own.accounts.turn_ended(thread.group(), thread.get().account(), time, turn.now);
+        self.counters.slice_length.record(time);
+    }
+
     /// Takes out the next thread and installs it, or the worker itself if there is none or the round
     /// is over. The old thread, which leaves for that reason, may be published afterwards.
     ///
     /// Inlined at each of its places: a call would cost a park some two nanoseconds.
     #[inline(always)]
-    fn switch(&self, last: bool, now: u64, reason: u8) -> Option<GreenRef> {
+    fn switch(&self, turn: Ended, last: bool, reason: u8) -> Option<GreenRef> {
+        let now = turn.now;
         let next = if last { None } else { self.dequeue(now) };
+        self.settle(turn);
         match next {
             Some(next) => {
                 self.trace.switches(now, reason, next.number());
@@ -555,8 +581,10 @@ impl Worker {
 
     /// A thread was interrupted. The round is over, so that what came meanwhile runs first.
     #[cold]
-    fn put_back(&self, current: GreenRef, now: u64) -> Option<GreenRef> {
-        self.trace.leaves(now, Reason::Interrupt.code());
+    fn put_back(&self, turn: Ended) -> Option<GreenRef> {
+        let current = turn.thread;
+        self.settle(turn);
+        self.trace.leaves(turn.now, Reason::Interrupt.code());
         self.counters.forced_switches.add(1);
         self.own.accounts.forced(current.group(), current.get().events());
         self.install_own();
@@ -577,7 +605,9 @@ impl Worker {
 
     /// A thread is blocked, or will be. The round is over, since the time that has passed is unknown.
     #[cold]
-    fn hand_over(&self, current: GreenRef, now: u64) -> Option<GreenRef> {
+    fn hand_over(&self, turn: Ended) -> Option<GreenRef> {
+        let Ended { thread: current, now, .. } = turn;
+        self.settle(turn);
         let on_purpose = current.get().blocking().get() > 0;
         self.install_own();
         match self.runtime().hand_to_helper(current) {
@@ -619,11 +649,12 @@ impl Worker {
 
     /// A thread yielded.
     #[inline]
-    fn rotate(&self, current: GreenRef, last: bool, now: u64) -> Option<GreenRef> {
-        self.counters.yields.add(1);
+    fn rotate(&self, turn: Ended, last: bool) -> Option<GreenRef> {
+        let Ended { thread: current, now, .. } = turn;
         let rotate = |q: &mut RunQueue<GreenRef>| {
             let own = current.group();
             let to = self.group_to_serve(q, Groups::only(own), now)?;
+            self.settle(turn);
             current.get().state().becomes(State::Queued);
             // SAFETY: `next` was just taken out, hence is owned; the loop uses no thread-locals. It is
             // installed under the lock to keep the order: out, install, publish.
@@ -642,9 +673,11 @@ impl Worker {
             Some(next)
         };
         let next = if last { None } else { self.queue.with(rotate) };
+        self.counters.yields.add(1);
         match next {
             Some(next) => self.trace.switches(now, Reason::Yield.code(), next.number()),
             None => {
+                self.settle(turn);
                 self.trace.leaves(now, Reason::Yield.code());
                 self.install_own();
                 self.requeue(current);
@@ -662,15 +695,15 @@ impl Worker {
     #[inline]
     fn park(
         &self,
-        current: GreenRef,
+        turn: Ended,
         last: bool,
-        now: u64,
         commit: impl FnOnce(usize) -> bool,
     ) -> Option<GreenRef> {
-        self.counters.parks.add(1);
+        let Ended { thread: current, now, .. } = turn;
         self.tape().waits(self.index, current);
         let reason = Reason::Wait(current.get().waits_for());
-        let next = self.switch(last, now, reason.code());
+        let next = self.switch(turn, last, reason.code());
+        self.counters.parks.add(1);
         current.get().state().becomes(State::Waiting);
         // The context is saved and the thread pointer has left, so that whoever wakes it may run the thread.
         if commit(current.to_waiter()) {
