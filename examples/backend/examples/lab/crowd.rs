@@ -3,9 +3,11 @@
 //! The external service takes some seconds for each answer, so that all requests have come before the first is answered.
 //! What is read while they wait: the service's resident memory and page tables, and what the kernel has allocated for
 //! itself. Its stacks are the service's threads'. Its slabs hold what belongs to threads, but also the four ends of two
-//! connections for each request, some of them other processes'; they are the same for every way, and told apart.
+//! connections for each request. Two of these are not the service's but the users' and the external service's, who would be
+//! on other machines: what an end takes is measured beforehand, and theirs are subtracted from what a request takes.
 
 use std::io;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -42,7 +44,9 @@ pub(crate) struct Row {
     pub(crate) kernel_stack_bytes: u64,
     /// Of the whole system.
     pub(crate) kernel_slab_bytes: u64,
-    /// The same in sum, less what the service took before the first request.
+    /// Of these, the ends of connections that are not the service's.
+    pub(crate) others_slab_bytes: u64,
+    /// The same in sum, less what the service took before the first request and what is not its own.
     pub(crate) bytes_per_request: f64,
     pub(crate) threads: u64,
     pub(crate) answered: u64,
@@ -54,6 +58,7 @@ pub(crate) fn measure(rig: &Rig, way: Way, size: Size) -> io::Result<Row> {
     let (requests, limit) = within_limits(way, size.requests);
     let place = Place::AllCores;
     let hold_ms = size.hold.as_millis() as u64;
+    let end = bytes_of_an_end()?;
     let mut site = rig.start(place, hold_ms..=hold_ms, |setup| {
         setup.way = way;
         setup.rounds = 1;
@@ -83,11 +88,13 @@ pub(crate) fn measure(rig: &Rig, way: Way, size: Size) -> io::Result<Row> {
     load.drained_within(3 * size.hold + Duration::from_secs(10));
     let tally = load.tally(from, from + 10 * size.hold)?;
 
+    // One of each connection.
+    let others = (2 * end * most.counted.under_way).min(kernel.slabs);
     let added = |of: fn(&Usage) -> u64| of(&most).saturating_sub(of(&start));
     let bytes = added(|usage| usage.resident)
         + added(|usage| usage.page_tables)
         + kernel.stacks
-        + kernel.slabs;
+        + (kernel.slabs - others);
     Ok(Row {
         way,
         requests,
@@ -97,6 +104,7 @@ pub(crate) fn measure(rig: &Rig, way: Way, size: Size) -> io::Result<Row> {
         page_table_bytes: most.page_tables,
         kernel_stack_bytes: kernel.stacks,
         kernel_slab_bytes: kernel.slabs,
+        others_slab_bytes: others,
         bytes_per_request: bytes as f64 / most.counted.under_way.max(1) as f64,
         threads: most.threads,
         answered: tally.answered(),
@@ -105,14 +113,34 @@ pub(crate) fn measure(rig: &Rig, way: Way, size: Size) -> io::Result<Row> {
     })
 }
 
+/// For what is no connection, of descriptors and of mappings.
+const OTHERS: usize = 100;
+
+/// How many connections a process may have an end of.
+fn descriptors() -> usize {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize);
+    most.saturating_sub(OTHERS)
+}
+
+/// What the kernel's slabs hold for one end of a connection that waits.
+fn bytes_of_an_end() -> io::Result<u64> {
+    /// So many that the rest of the system does not blur it.
+    const CONNECTIONS: usize = 2_000;
+    let connections = CONNECTIONS.min(descriptors() / 2);
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let addr = listener.local_addr()?;
+    let before = Kernel::at_rest()?;
+    let ends = (0..connections).map(|_| Ok((TcpStream::connect(addr)?, listener.accept()?)));
+    let ends = ends.collect::<io::Result<Vec<_>>>()?;
+    let bytes = Kernel::now()?.since(before).slabs;
+    Ok(bytes / (2 * ends.len().max(1) as u64))
+}
+
 /// How many requests there is room for, and why not for all of them.
 fn within_limits(way: Way, wanted: usize) -> (usize, Option<String>) {
-    /// For what is no connection.
-    const OTHERS: usize = 100;
     /// A stack and its guard, and those for signals.
     const MAPPINGS: usize = 4;
-    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize);
-    let mut limits = vec![(descriptors.saturating_sub(OTHERS) / 2, "RLIMIT_NOFILE")];
+    let mut limits = vec![(descriptors() / 2, "RLIMIT_NOFILE")];
     if way == Way::OsThreads {
         let most = |name| number(name).unwrap_or(usize::MAX);
         let user = getrlimit(Resource::RLIMIT_NPROC).map_or(usize::MAX, |(soft, _)| soft as usize);

@@ -1,9 +1,10 @@
 //! The external API: what it costs to send an order, told by somebody else, over HTTP.
 //!
-//! [`Api`] is the client, the crate `ureq`, which blocks. [`server`] is the API itself, for a process of its own, since
+//! [`Api`] is the client, which blocks. [`server`] is the API itself, for a process of its own, since
 //! its threads and its CPU time are not the service's.
 
 mod client;
+mod connection;
 mod latency;
 pub mod server;
 
