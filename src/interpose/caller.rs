@@ -1,5 +1,6 @@
 //! Who calls a function of the C library, and whether that one may park.
 
+pub(super) use crate::preempt::in_signal_handler;
 use crate::preempt::pin::{self, Pin};
 use crate::worker::{self, GreenRef};
 
@@ -28,19 +29,4 @@ pub(super) fn count(thread: GreenRef) {
     if let Some(worker) = thread.get().worker() {
         worker.counters.interposed.add(1);
     }
-}
-
-/// Whether the caller is in a signal handler, for functions that may be called in one (signal-safety(7)). If it runs on the
-/// stack of the thread that it interrupted, the thread must not leave its OS thread, whose alternate stack and mask the
-/// handler's end restores.
-///
-/// While a handler runs there is no alternate stack (`SS_AUTODISARM`), and otherwise there is. To ask takes a system
-/// call, so this is for the moment before a wait.
-#[cold]
-pub(super) fn in_signal_handler() -> bool {
-    // SAFETY: a structure of integers and a pointer that may be null.
-    let mut stack: libc::stack_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is valid; the alternate stack stays as it is.
-    unsafe { libc::sigaltstack(std::ptr::null(), &mut stack) };
-    stack.ss_flags & libc::SS_DISABLE != 0
 }

@@ -15,6 +15,13 @@
 //! sees a count of zero and needs no note. Handler and thread are on one OS thread, so that compiler
 //! fences are all it takes.
 //!
+//! **In a signal handler of the program's** a section may end, too: of a function of the C library's that this crate defines.
+//! What it finds may be the note of the section that the handler has interrupted, between the write of the count and the
+//! look at the note; or one that came between the two steps of [`Pins::disown`]. The thread must not leave then, since the
+//! handler's end gives *this* OS thread its mask and its alternate stack back. So the note stays for the next section
+//! that ends after the handler. Nobody waits for that: when the note was made the timer was set, on helpers the monitor
+//! tries again, and an interruption that finds the thread unpinned needs no note.
+//!
 //! **The rule of progress.** A thread that is interrupted may hold any lock of the program's, malloc's
 //! included, and waits in the run queue of the worker that it was on. So **what runs pinned, and what a
 //! worker does between two green threads, neither allocates nor frees, and takes no lock that is ever held
@@ -126,9 +133,54 @@ pub(super) extern "C" fn settle_down() {
     });
 }
 
-/// Does what was put off.
+/// Does what was put off; not in a signal handler. (Notes are made on OS threads that have an alternate stack, so that
+/// the absence of one tells.)
 #[cold]
 fn catch_up() {
+    if super::in_signal_handler() {
+        return;
+    }
     PINS.with(|pins| pins.resched.store(false, Ordering::Relaxed));
     crate::worker::reschedule();
+}
+
+#[cfg(all(test, not(loom), target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    static STAYED: AtomicBool = AtomicBool::new(false);
+
+    fn is_noted() -> bool {
+        PINS.with(|pins| pins.resched.load(Ordering::Relaxed))
+    }
+
+    /// Ends a section with a note, which stays.
+    extern "C" fn end_section(_signal: libc::c_int) {
+        let pin = Pin::new();
+        PINS.with(Pins::put_off);
+        drop(pin);
+        STAYED.store(is_noted(), Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_section_that_ends_in_a_signal_handler_leaves_the_note_for_the_next_one() {
+        let runtime = crate::Runtime::builder().workers(1).build().unwrap();
+        if runtime.preemption().is_err() {
+            return;
+        }
+        // SAFETY: integers; the handler does nothing but to look at thread-locals and to ask for the alternate stack.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = end_section as *const () as usize;
+            assert_eq!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()), 0);
+        }
+        runtime.run(|| {
+            // SAFETY: the signal is handled, before the call returns. (It is for the calling OS thread, and masks are as usual
+            // again when the C library's function ends.)
+            assert_eq!(unsafe { libc::raise(libc::SIGUSR2) }, 0);
+            drop(Pin::new());
+            assert!(STAYED.load(Ordering::Relaxed), "the thread has left in a handler");
+            assert!(!is_noted(), "the next section has not found it");
+        });
+    }
 }
