@@ -21,6 +21,24 @@ pub(super) fn green() -> Option<GreenRef> {
     may_park.then_some(thread)
 }
 
+/// Whether the caller may wake others itself: what it takes for that it cannot have interrupted.
+///
+/// - If the thread block in force is of one thread alone, that thread has begun, and the runtime has not pinned it, it is that
+///   thread which runs, on whatever stack, or a handler on top of it: an OS thread of the program's, a helper or monitor between
+///   two sections, or a green thread. (In a green thread's block the runtime works only while it is pinned.)
+/// - Of green threads that share their worker's block, the stack tells whether it is the thread or the worker that runs.
+///   They are all counted in one word, so for most this says no.
+/// - All others are workers, threads that have not begun, and children of fork(2).
+#[inline]
+pub(super) fn may_wake() -> bool {
+    pin::is_at_large() || is_green()
+}
+
+#[cold]
+fn is_green() -> bool {
+    green().is_some()
+}
+
 /// Counts a call that was served for a thread.
 #[inline]
 pub(super) fn count(thread: GreenRef) {
