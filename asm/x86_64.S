@@ -90,10 +90,10 @@ uthread_begin:
 #       +------------------------+
 #
 # calls  u32 *uthread_interrupted(usize argument, const usize *frame), whose frame is what rbp points to, and which may return on another OS thread; what it returns is set to 0
-# The argument's bit 32 says that all state is to be saved; else that of the matrix tiles (AMX), which is large and seldom used, is left out, since it is in its initial state.
-# reads  uthread_xsave_size (two u32: without the tiles, and with them), uthread_xsave_usual (u32: the lower half of the mask without the tiles), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
+# The argument's bit 32 says that the state of the matrix tiles (AMX) is to be saved, too; else that, which is large and seldom used, is left out, since it is in its initial state. That of the protection keys (PKRU) never is: it stays the OS thread's.
+# reads  uthread_xsave_size and uthread_xsave_masks (two u32 each: without the tiles, and with them; of the mask, the lower half), uthread_xsave_flags (u8: bit 0, there is XSAVEC; bit 1, there is AVX)
     .hidden uthread_xsave_size
-    .hidden uthread_xsave_usual
+    .hidden uthread_xsave_masks
     .hidden uthread_xsave_flags
     .hidden uthread_interrupted
     .globl  uthread_detour
@@ -159,12 +159,14 @@ uthread_detour:
     mov     rsi, rbp                    # the frame
     fnstcw  [rbp - 8]
 
-    # The vector state; its mask stays in ebx. XRSTOR demands a header (64 bytes at offset 512) that is zero where XSAVE does not write it.
-    mov     ebx, dword ptr [rip + uthread_xsave_usual]
+    # The vector state; the lower half of its mask stays in ebx, and whether there are tiles in r12d. XRSTOR demands a header (64 bytes at offset 512) that is zero where XSAVE does not write it.
+    mov     ebx, dword ptr [rip + uthread_xsave_masks]
     mov     eax, dword ptr [rip + uthread_xsave_size]
+    xor     r12d, r12d
     btr     rdi, 32
     jnc     1f
-    mov     ebx, -1
+    inc     r12d
+    mov     ebx, dword ptr [rip + uthread_xsave_masks + 4]
     mov     eax, dword ptr [rip + uthread_xsave_size + 4]
 1:  lea     rsp, [rbp - 16]
     sub     rsp, rax
@@ -187,8 +189,8 @@ uthread_detour:
 2:  xsave   [rsp]
 
     # The state that the ABI has at a call: no x87 register in use, upper halves of vectors clean, no tiles.
-3:  cmp     ebx, -1
-    jne     5f
+3:  test    r12d, r12d
+    jz      5f
     tilerelease
 5:  fninit
     fldcw   [rbp - 8]

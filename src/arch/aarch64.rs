@@ -71,6 +71,8 @@ pub(super) unsafe fn prepare(
 
 /// As on x86-64.
 ///
+/// Where branches are protected (BTI), the label and `uthread_begin` would have to be landing pads for jumps.
+///
 /// # Safety
 ///
 /// As there.

@@ -63,17 +63,19 @@ impl FpControl {
 }
 
 /// Bytes of an XSAVE area for the state that the operating system has enabled, without that of the matrix tiles
-/// (AMX) and with it; the lower half of the mask of the former; and what the processor has to fill it. Read
+/// (AMX) and with it; the lower halves of both masks; and what the processor has to fill it. Read
 /// by `uthread_detour`; set before the first detour.
 #[unsafe(no_mangle)]
 static uthread_xsave_size: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 #[unsafe(no_mangle)]
-static uthread_xsave_usual: AtomicU32 = AtomicU32::new(0);
+static uthread_xsave_masks: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 #[unsafe(no_mangle)]
 static uthread_xsave_flags: AtomicU8 = AtomicU8::new(0);
 
 /// The state components of the matrix tiles: eight kilobytes that hardly any thread uses.
 const TILES: u64 = 1 << 17 | 1 << 18;
+/// That of the protection keys (PKRU), which stay the OS thread's: a thread that waits does not take them along either.
+const KEYS: u64 = 1 << 9;
 
 unsafe extern "C" {
     static uthread_begin: [u8; 0];
@@ -102,13 +104,14 @@ pub(crate) fn detours_available() -> Result<(), &'static str> {
         let flags = u8::from(__cpuid_count(0xd, 1).eax & XSAVEC != 0)
             | u8::from(enabled & AVX_STATE != 0) << 1;
         uthread_xsave_flags.store(flags, Ordering::Relaxed);
-        let usual = enabled & !TILES;
+        let usual = enabled & !TILES & !KEYS;
         let ends = (2..63).filter(|component| usual >> component & 1 != 0).map(|component| {
             let leaf = __cpuid_count(0xd, component);
             leaf.ebx + leaf.eax
         });
         let usual_size = ends.fold(LEGACY_AND_HEADER, u32::max);
-        uthread_xsave_usual.store(!TILES as u32, Ordering::Relaxed);
+        uthread_xsave_masks[0].store(!(TILES | KEYS) as u32, Ordering::Relaxed);
+        uthread_xsave_masks[1].store(!KEYS as u32, Ordering::Relaxed);
         uthread_xsave_size[0].store(usual_size, Ordering::Relaxed);
         uthread_xsave_size[1].store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
         Ok(())
@@ -155,8 +158,11 @@ pub(super) unsafe fn prepare(
 #[inline(always)]
 pub(crate) unsafe fn switch(to: usize, word: usize) -> (usize, usize) {
     let (left, back);
+    // The tables for unwinders know nothing of these three pushes, nor could they be told: to whom looks from outside (a dump's
+    // probe, perf) in the middle of them, the frame's end is off by up to 24 bytes, and the frames beyond are wrong or missing.
     // SAFETY: of the registers that the compiler may rely on, it saves those that it cannot declare as overwritten. What it
-    // pushes on this stack is popped when another switch comes back to the label.
+    // pushes on this stack is popped when another switch comes back to the label. (The modes of floating-point arithmetic are
+    // the business of the callers: see `Coroutine::resume`.)
     unsafe {
         core::arch::asm!(
             "push rbp",

@@ -1,5 +1,6 @@
 //! Who calls a function of the C library, and whether that one may park.
 
+pub(super) use crate::preempt::in_signal_handler;
 use crate::preempt::pin::{self, Pin};
 use crate::worker::{self, GreenRef};
 
@@ -20,6 +21,24 @@ pub(super) fn green() -> Option<GreenRef> {
     may_park.then_some(thread)
 }
 
+/// Whether the caller may wake others itself: what it takes for that it cannot have interrupted.
+///
+/// - If the thread block in force is of one thread alone, that thread has begun, and the runtime has not pinned it, it is that
+///   thread which runs, on whatever stack, or a handler on top of it: an OS thread of the program's, a helper or monitor between
+///   two sections, or a green thread. (In a green thread's block the runtime works only while it is pinned.)
+/// - Of green threads that share their worker's block, the stack tells whether it is the thread or the worker that runs.
+///   They are all counted in one word, so for most this says no.
+/// - All others are workers, threads that have not begun, and children of fork(2).
+#[inline]
+pub(super) fn may_wake() -> bool {
+    pin::is_at_large() || is_green()
+}
+
+#[cold]
+fn is_green() -> bool {
+    green().is_some()
+}
+
 /// Counts a call that was served for a thread.
 #[inline]
 pub(super) fn count(thread: GreenRef) {
@@ -28,19 +47,4 @@ pub(super) fn count(thread: GreenRef) {
     if let Some(worker) = thread.get().worker() {
         worker.counters.interposed.add(1);
     }
-}
-
-/// Whether the caller is in a signal handler, for functions that may be called in one (signal-safety(7)). If it runs on the
-/// stack of the thread that it interrupted, the thread must not leave its OS thread, whose alternate stack and mask the
-/// handler's end restores.
-///
-/// While a handler runs there is no alternate stack (`SS_AUTODISARM`), and otherwise there is. To ask takes a system
-/// call, so this is for the moment before a wait.
-#[cold]
-pub(super) fn in_signal_handler() -> bool {
-    // SAFETY: a structure of integers and a pointer that may be null.
-    let mut stack: libc::stack_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is valid; the alternate stack stays as it is.
-    unsafe { libc::sigaltstack(std::ptr::null(), &mut stack) };
-    stack.ss_flags & libc::SS_DISABLE != 0
 }

@@ -10,22 +10,39 @@
 //! go to the kernel first. The count is for fairness alone: OS threads that wait without it (by a system
 //! call of their own) are woken when no green thread waits.
 //!
+//! **Signal handlers** may call futex(2) to wake (not to wait), since to the kernel a wake-up is a system call as any other,
+//! and some do, by `std`'s `unpark`. But here it takes the bucket's lock and a run queue's, and changes what a worker alone
+//! changes; and the handler may have interrupted, on this very OS thread, whoever holds these locks or is in the middle of
+//! such a change. So a wake-up is made only if it is on top of no code of the runtime's ([`caller::may_wake`]). If it cannot
+//! be told, it is **handed over**: the kernel wakes its waiters as it was asked to, the bucket is noted, and a monitor wakes all
+//! green threads in it, by and by. That is more than were asked for, and the result says less; but waiters expect
+//! wake-ups for no reason, and nobody knows better how many there are.
+//!
+//! - *Nobody waits for himself, and nothing is changed while it is being changed*: to hand over takes two system calls and
+//!   one atomic instruction, and no lock. To wake directly takes locks, but whoever it has interrupted has none: the locks
+//!   and the state of workers are the workers', in their loops, and others' only when they are pinned by the runtime.
+//! - *No wake-up is lost*: [`worker::wait_table`](crate::worker::wait_table). There is a monitor as long as a green thread
+//!   waits, that of its runtime, which listens from before that thread's beginning; and all are told.
+//! - *Who is handed over to waits for nobody who waits for that.* The wake-ups of locks are all direct, but for those in
+//!   pinned sections of the runtime's, for whose locks only OS threads and pinned ones wait, in the kernel.
+//!
 //! **Private and shared.** Words that processes share are the kernel's alone: there green threads wait on a helper.
 //!
 //! **Requeueing** moves waiters from one word to another so that they do not all run at once. Green ones are
 //! woken instead: a waiter has to expect wake-ups for no reason.
 
 use std::ffi::{c_int, c_long};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use libc::timespec;
 
 use super::next::Next;
 use super::sleep::{deadline_on, duration};
 use super::{Answer, caller};
+use crate::preempt::KeepErrno;
 use crate::reason::WaitReason;
 use crate::worker::wait_table::{Enlistment, WaitTable, Waiter};
-use crate::worker::{Deadline, GreenRef, end_wait, wait, wait_by_address};
+use crate::worker::{self, Deadline, GreenRef, end_wait, wait, wait_by_address};
 
 type Syscall = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
 
@@ -114,10 +131,16 @@ pub(super) unsafe fn futex(
             if result < 0 {
                 return Answer::of(result as isize);
             }
-            let mut woken = TABLE.bucket(word).wake(word, u32::MAX, ANY, end_wait);
-            if command == libc::FUTEX_WAKE_OP {
-                woken += TABLE.bucket(second).wake(second, u32::MAX, ANY, end_wait);
-            }
+            let woken = |word: usize| {
+                if caller::may_wake() {
+                    TABLE.bucket(word).wake(word, u32::MAX, ANY, end_wait)
+                } else {
+                    hand_over(word);
+                    0
+                }
+            };
+            let both = command == libc::FUTEX_WAKE_OP;
+            let woken = woken(word) + if both { woken(second) } else { 0 };
             Answer::Done(result as isize + woken as isize)
         }
         _ => Answer::Forward,
@@ -185,8 +208,46 @@ fn wait_until(waiter: &Waiter, limit: Limit) -> bool {
     }
 }
 
+/// Has the kernel wake its waiters, and a monitor the green ones; what the kernel says.
+#[cold]
+fn wake_by_others(word: usize, kernel: impl FnOnce() -> c_long) -> Answer {
+    let result = Answer::of(kernel() as isize);
+    if let Answer::Done(_) = result {
+        hand_over(word);
+    }
+    result
+}
+
+/// Has a monitor wake all green threads that wait on the word, and perhaps more. Async-signal-safe.
+#[cold]
+fn hand_over(word: usize) {
+    if IS_CHILD.load(Ordering::Relaxed) {
+        return;
+    }
+    TABLE.hand_over(word);
+    let _errno = KeepErrno::new();
+    worker::poke_all();
+}
+
+/// What a monitor does about it.
+pub(crate) fn wake_handed_over() {
+    TABLE.wake_handed_over(end_wait);
+}
+
+/// This is the child of a fork(2), where there are neither green threads that wait nor monitors; the bell that wakes these
+/// is its parent's.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// See [`IS_CHILD`].
+pub(super) fn nobody_wakes() {
+    IS_CHILD.store(true, Ordering::Relaxed);
+}
+
 /// Wakes up to `most` waiters, and says how many.
 fn wake(word: usize, most: u32, mask: u32, kernel: impl Fn(u32) -> c_long) -> Answer {
+    if !caller::may_wake() {
+        return wake_by_others(word, || kernel(most));
+    }
     let bucket = TABLE.bucket(word);
     let kernel_first = bucket.is_the_kernels_turn();
     let mut woken = 0;

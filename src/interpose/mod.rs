@@ -34,7 +34,10 @@ pub(crate) extern "C" fn forget_waiters() {
         futex::TABLE.forget();
         condition::TABLE.forget();
     }
+    futex::nobody_wakes();
 }
+
+pub(crate) use futex::wake_handed_over;
 
 mod answer;
 mod caller;

@@ -89,6 +89,20 @@ impl Drop for KeepErrno {
     }
 }
 
+/// Whether the caller is in a signal handler of the program's. If it runs on the stack of the thread that it interrupted, the
+/// thread must not leave its OS thread, whose alternate stack and mask the handler's end restores.
+///
+/// While a handler runs there is no alternate stack (`SS_AUTODISARM`), and otherwise there is, on workers and helpers. To
+/// ask takes a system call, so this is for the moment before a wait. It does not fail, and so leaves `errno` alone.
+#[cold]
+pub(crate) fn in_signal_handler() -> bool {
+    // SAFETY: a structure of integers and a pointer that may be null.
+    let mut stack: libc::stack_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid; the alternate stack stays as it is.
+    unsafe { libc::sigaltstack(std::ptr::null(), &mut stack) };
+    stack.ss_flags & libc::SS_DISABLE != 0
+}
+
 /// `Ok` where green threads that have thread blocks can be interrupted, else the reason why not.
 pub(crate) fn available() -> Result<(), &'static str> {
     crate::arch::detours_available()

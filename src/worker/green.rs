@@ -27,7 +27,7 @@ use crate::context::overflow::Occupant;
 use crate::context::pool::Slot;
 use crate::context::stack::{Resident, Stack};
 use crate::context::tls;
-use crate::preempt::pin::{Pin, Pins};
+use crate::preempt::pin::{self, Pin, Pins};
 use crate::preempt::seat::{Seat, Subject};
 use crate::reason::WaitReason;
 use crate::sched::{GroupId, Link};
@@ -320,6 +320,7 @@ impl GreenRef {
     fn run(self, main: impl FnOnce()) {
         if self.has_block() {
             CURRENT.set(Some(self));
+            pin::begin();
             tls::begin();
             self.get().subject.begin();
         }

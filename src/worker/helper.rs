@@ -92,7 +92,8 @@ impl Helpers {
         self.claims.count()
     }
 
-    /// Hands over a thread that the caller owns, if there is a helper for it. If not, another one is wanted.
+    /// Hands over a thread that the caller owns, if there is a helper for it. If not, another one is wanted. For workers, and
+    /// for threads that are pinned.
     pub(super) fn submit(&self, thread: GreenRef, tape: &Tape) -> Result<(), NoHelper> {
         if !self.claims.claim() {
             self.want_one();
@@ -223,7 +224,7 @@ impl Helpers {
             let long_silence = poll(&mut fds, limit) == Ok(0);
             Heard { ring: self.bell.read().is_ok(), long_silence }
         };
-        let take = || self.queue.with(|q| q.pop(GroupId::DEFAULT));
+        let take = || self.queue.with_pinned(|q| q.pop(GroupId::DEFAULT));
         self.claims.wait(|| runtime.has_ended(), listen, take)
     }
 }

@@ -60,6 +60,8 @@ pub(crate) mod wait_table;
 pub(crate) use green::GreenRef;
 pub(crate) use green::{Identity, current};
 pub use helper::blocking;
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) use monitor::poke_all;
 pub(crate) use run::Worker;
 pub(crate) use runtime::{Config, Runtime};
 pub(crate) use state::State;

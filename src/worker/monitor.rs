@@ -10,7 +10,9 @@
 //!   interrupted are given to the others, or, if all are stuck, to helpers. One of them may hold the very lock
 //!   that the present thread waits for. To helpers go those that can, those that were interrupted or have not
 //!   begun, whoever waits in front of them;
-//! - it looks after the **pools**, which takes malloc.
+//! - it looks after the **pools**, which takes malloc;
+//! - it makes **wake-ups** by address that were handed over by those who could not make them themselves
+//!   (`interpose::futex`).
 //!
 //! It takes no lock of the program's but malloc's, and nobody who may hold that waits for it. The program is
 //! told of stalls by a **reporter**, an OS thread of its own.
@@ -24,6 +26,8 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+#[cfg(all(feature = "interpose", not(loom)))]
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -35,13 +39,14 @@ use super::run::Worker;
 use super::runtime::Runtime;
 use crate::atomic::{AtomicBool, Ordering, fence};
 use crate::context::pool;
+use crate::preempt::pin::Pin;
 use crate::sched::MOST_STOLEN;
 
 /// How often it looks for what nobody tells it.
 const LOOK: Duration = Duration::from_millis(20);
 /// After so many looks at nothing it goes dormant.
 const QUIET_LOOKS: u32 = 10;
-/// What the bell is called in the set of descriptors; workers are called by their numbers.
+/// What the bells are called in the set of descriptors; workers are called by their numbers.
 const BELL: u64 = u64::MAX;
 const ONCE_PER_WRITE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
@@ -61,6 +66,8 @@ impl Monitor {
         let bell = EventFd::from_flags(flags)?;
         let sources = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         sources.add(&bell, EpollEvent::new(ONCE_PER_WRITE, BELL))?;
+        #[cfg(all(feature = "interpose", not(loom)))]
+        sources.add(shared_bell()?, EpollEvent::new(ONCE_PER_WRITE, BELL))?;
         Ok(Monitor { bell, sources, dormancy: Dormancy::new(), chores: AtomicBool::new(false) })
     }
 
@@ -103,11 +110,38 @@ impl Monitor {
             let timeout = watch.timeout(self, runtime);
             // It fails when interrupted by a signal only; the descriptor and the room are valid.
             let told = self.sources.wait(&mut events, timeout).unwrap_or(0);
+            // First of all: those who are woken wait for nothing else.
+            #[cfg(all(feature = "interpose", not(loom)))]
+            crate::interpose::wake_handed_over();
             let alarms = events[..told].iter().filter(|event| event.data() != BELL);
             let signals = alarms.filter(|e| runtime.workers()[e.data() as usize].alarm()).count();
             runtime.counters.monitor_signals.add(signals as u64);
             watch.work(self, runtime);
         }
+    }
+}
+
+/// Of all monitors. Never closed, so that whoever rings it need not ask whose they are, or whether they still exist.
+#[cfg(all(feature = "interpose", not(loom)))]
+static SHARED_BELL: OnceLock<EventFd> = OnceLock::new();
+
+#[cfg(all(feature = "interpose", not(loom)))]
+fn shared_bell() -> io::Result<&'static EventFd> {
+    if SHARED_BELL.get().is_none() {
+        let new = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        // Another runtime may start at the same time.
+        let _ = SHARED_BELL.set(new);
+    }
+    Ok(SHARED_BELL.get().expect("somebody has set it"))
+}
+
+/// A wake-up was handed over: makes all monitors look, and so those of the runtimes whose threads wait.
+/// Async-signal-safe.
+#[cfg(all(feature = "interpose", not(loom)))]
+pub(crate) fn poke_all() {
+    if let Some(bell) = SHARED_BELL.get() {
+        // As for a monitor's own.
+        let _ = bell.write(1);
     }
 }
 
@@ -249,6 +283,7 @@ impl Watch {
                     worker.give_away(&mut self.taken, false);
                 }
             }
+            let _pin = Pin::new();
             for thread in self.taken.drain(..) {
                 if let Some(moving) = moving.next() {
                     workers[moving].take_over(thread);

@@ -26,7 +26,7 @@ use crate::context::overflow::AlternateStack;
 use crate::context::pool::{self, Slot};
 use crate::lock::SpinLock;
 use crate::preempt::Stalls;
-use crate::preempt::pin::Pin;
+use crate::preempt::pin::{self, Pin};
 use crate::preempt::seat::Seat;
 use crate::preempt::tick::{Alert, Tick};
 use crate::reactor::op::{Op, Request};
@@ -473,9 +473,11 @@ impl Worker {
         self.counters.busy.goes_on();
         started(Ok(()));
         let guard = AbortOnUnwind;
-        while let Some(first) = self.find_work() {
-            self.round(first);
-        }
+        pin::working(|| {
+            while let Some(first) = self.find_work() {
+                self.round(first);
+            }
+        });
         std::mem::forget(guard);
         self.tick.delete();
         self.seat.give_up();

@@ -351,6 +351,6 @@ pub(crate) fn finish_thread_locals() {
 /// thread.join().unwrap();
 /// ```
 pub fn without_preemption<R>(f: impl FnOnce() -> R) -> R {
-    let _pin = Pin::new();
+    let _pin = Pin::of_program();
     f()
 }

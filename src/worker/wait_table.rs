@@ -12,6 +12,11 @@
 //! the lock, owns its end: the thread itself, when its time is up, or a waker, who notifies its parker last of all.
 //! The thread returns only then.
 //!
+//! **Handed over.** A waker that must not take the lock notes the bucket ([`WaitTable::hand_over`]) and has somebody else look
+//! who may ([`WaitTable::wake_handed_over`]): for who is woken then, and why none is forgotten, the same holds. W comes before the
+//! note, the note before the lock of who has found it. So one who was in the list before that lock is woken, and one who comes
+//! after it sees the new value.
+//!
 //! **Parked at once.** A green thread that waits without a time limit needs no parker: it leaves its worker first, and the
 //! worker puts it into the list ([`Enlistment`]) when its context is saved. So whoever takes it out
 //! owns a parked thread, and two atomic exchanges are saved of the four that a wait and its end take. If the word has
@@ -24,7 +29,7 @@ use std::ptr::NonNull;
 use super::parker::Parker;
 #[cfg(not(loom))]
 use crate::atomic::{AtomicBool, fence};
-use crate::atomic::{AtomicU32, Ordering, UnsafeCell};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
 use crate::lock::SpinLock;
 
 /// Buckets. Threads that wait on words of one bucket look at each other's entries, and no more.
@@ -63,7 +68,11 @@ fn is_populated() -> bool {
 /// See the module's documentation.
 pub(crate) struct WaitTable {
     buckets: [Bucket; BUCKETS],
+    handed_over: HandedOver,
 }
+
+/// Buckets whose waiters are to be woken by somebody else than whoever asked for it, a bit for each.
+struct HandedOver([AtomicU64; BUCKETS / 64]);
 
 /// The waiters on some of the words. On cache lines of its own: its neighbours belong to unrelated words.
 #[repr(align(128))]
@@ -154,7 +163,10 @@ unsafe impl Send for List {}
 #[cfg(not(loom))]
 impl WaitTable {
     pub(crate) const fn new() -> WaitTable {
-        WaitTable { buckets: [const { Bucket::new() }; BUCKETS] }
+        WaitTable {
+            buckets: [const { Bucket::new() }; BUCKETS],
+            handed_over: HandedOver([const { AtomicU64::new(0) }; BUCKETS / 64]),
+        }
     }
 
     /// Nobody waits any more, and nobody holds a lock.
@@ -175,9 +187,49 @@ impl WaitTable {
     /// Where those wait who wait on the word at that address.
     #[inline]
     pub(crate) fn bucket(&self, address: usize) -> &Bucket {
+        &self.buckets[Self::index(address)]
+    }
+
+    #[inline]
+    fn index(address: usize) -> usize {
         // Fibonacci hashing: the upper bits of the product depend on all bits of the address.
         let hash = (address as u64 >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.buckets[(hash >> (u64::BITS - BUCKET_BITS)) as usize]
+        (hash >> (u64::BITS - BUCKET_BITS)) as usize
+    }
+
+    /// Has whoever calls [`WaitTable::wake_handed_over`] next wake those that wait on the word at that address.
+    /// Async-signal-safe, and takes no lock.
+    #[cfg(feature = "interpose")]
+    pub(crate) fn hand_over(&self, address: usize) {
+        self.handed_over.note(Self::index(address));
+    }
+
+    /// Wakes all waiters of the buckets that were handed over: which word it was is not known any more, and a waiter expects
+    /// wake-ups for no reason.
+    #[cfg(feature = "interpose")]
+    pub(crate) fn wake_handed_over(&self, end: impl Fn(Woken<'_>)) {
+        self.handed_over.take(|index| self.buckets[index].wake_all(&end));
+    }
+}
+
+impl HandedOver {
+    fn note(&self, index: usize) {
+        // Release pairs with the acquisition in `take`: the waker's change of the word is seen.
+        self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
+    }
+
+    /// Calls `f` with each that was noted before; what made the caller look has seen to it that it sees them.
+    fn take(&self, mut f: impl FnMut(usize)) {
+        for (at, word) in self.0.iter().enumerate() {
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut noted = word.swap(0, Ordering::Acquire);
+            while noted != 0 {
+                f(at * 64 + noted.trailing_zeros() as usize);
+                noted &= noted - 1;
+            }
+        }
     }
 }
 
@@ -250,11 +302,29 @@ impl Bucket {
         if !is_populated() {
             return 0;
         }
+        self.end_waits(most, |waiter| waiter.address == address && waiter.mask & mask != 0, end)
+    }
+
+    /// The same for all that are in the list now.
+    #[cfg(any(feature = "interpose", loom))]
+    fn wake_all(&self, end: impl Fn(Woken<'_>)) {
+        // Those that look and wait again do so behind them.
+        let all = self.list.with_pinned(|_| self.entries.load(Ordering::Relaxed));
+        self.end_waits(all, |_| true, end);
+    }
+
+    #[inline]
+    fn end_waits(
+        &self,
+        most: u32,
+        is_meant: impl Fn(&Waiter) -> bool,
+        end: impl Fn(Woken<'_>),
+    ) -> u32 {
         let mut woken = 0;
         while woken < most {
             let room = BATCH.min(most - woken);
             let (mut chain, taken) = self.list.with_pinned(|list| {
-                let (chain, taken) = list.take(address, mask, room);
+                let (chain, taken) = list.take(&is_meant, room);
                 self.count(taken.wrapping_neg());
                 (chain, taken)
             });
@@ -385,9 +455,13 @@ impl List {
         true
     }
 
-    /// Takes up to `most` out that match; the first of them, from which links lead to the others, and how many.
+    /// Takes up to `most` out that are meant; the first of them, from which links lead to the others, and how many.
     #[inline]
-    fn take(&mut self, address: usize, mask: u32, most: u32) -> (Option<NonNull<Waiter>>, u32) {
+    fn take(
+        &mut self,
+        is_meant: impl Fn(&Waiter) -> bool,
+        most: u32,
+    ) -> (Option<NonNull<Waiter>>, u32) {
         let (mut first, mut last) = (None, None);
         let (mut taken, mut at) = (0, self.first);
         while let Some(waiter) = at.filter(|_| taken < most) {
@@ -395,8 +469,7 @@ impl List {
             // taken out is nobody else's until it is notified.
             unsafe {
                 at = links(waiter, |l| l.next);
-                let place = waiter.as_ref();
-                if place.address == address && place.mask & mask != 0 {
+                if is_meant(waiter.as_ref()) {
                     self.remove(waiter);
                     match last.replace(waiter) {
                         Some(last) => links(last, |l| l.next = Some(waiter)),
@@ -597,6 +670,36 @@ mod models {
             let woken = wake(&futex, u32::MAX);
             assert_eq!(woken + waker.join().unwrap(), 1);
             assert!(waiter.parker.take());
+        });
+    }
+
+    #[test]
+    fn a_waiter_sees_the_new_value_or_is_woken_by_whoever_finds_the_wake_up_that_was_handed_over() {
+        loom::model(|| {
+            let futex = futex();
+            let handed_over = Arc::new(HandedOver(std::array::from_fn(|_| AtomicU64::new(0))));
+            let (waits, wakes, noted) = (futex.clone(), futex.clone(), handed_over.clone());
+            let waiter = loom::thread::spawn(move || wait(&waits));
+            let waker = loom::thread::spawn(move || {
+                wakes.word.store(1, Ordering::Relaxed);
+                noted.note(65);
+            });
+            let found = std::cell::Cell::new(0);
+            let look = || {
+                handed_over.take(|index| {
+                    found.set(found.get() + index);
+                    futex.bucket.wake_all(|woken| match woken {
+                        Woken::Notify(parker) => assert!(parker.notify().is_none()),
+                        Woken::Parked(_) => unreachable!("it waits for its parker"),
+                    });
+                });
+            };
+            // For another reason, and because of the bell.
+            look();
+            waker.join().unwrap();
+            look();
+            assert_eq!(found.get(), 65);
+            waiter.join().unwrap();
         });
     }
 

@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::{Duration, Instant};
 
 use crate::stage::{Outcome, on_both, runtime};
@@ -106,6 +109,141 @@ fn handlers_may_wait_while_their_threads_compute_or_wait() {
     });
 }
 
+/// Words of futexes, and how often the threads that wait for them were woken.
+static WORDS: [AtomicU32; 16] = [const { AtomicU32::new(0) }; 16];
+static TURNS: AtomicU64 = AtomicU64::new(0);
+static OVER: AtomicBool = AtomicBool::new(false);
+
+fn futex(word: &AtomicU32, operation: i32, value: u32) -> i64 {
+    let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is there; there is no time-out.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, 0_usize) }
+}
+
+/// Wakes whoever waits for one of the words, which has not changed.
+extern "C" fn wake_for_nothing(_signal: i32) {
+    let word = &WORDS[HANDLED.load(Relaxed) as usize % WORDS.len()];
+    if futex(word, libc::FUTEX_WAKE, 1) < 0 {
+        WRONG.fetch_add(1, Relaxed);
+    }
+    HANDLED.fetch_add(1, Relaxed);
+}
+
+/// Changes the first word, and wakes whoever waits for that.
+extern "C" fn wake_for_good(_signal: i32) {
+    WORDS[0].fetch_add(1, SeqCst);
+    if futex(&WORDS[0], libc::FUTEX_WAKE, u32::MAX) < 0 {
+        WRONG.fetch_add(1, Relaxed);
+    }
+    HANDLED.fetch_add(1, Relaxed);
+}
+
+/// Sends the only worker signals, each when the one before was handled and `next` says so.
+fn signal_worker(runtime: &uthread::Runtime, signals: u64, next: impl Fn(u64) -> bool) {
+    let worker = runtime.run(|| c!(gettid()).unwrap() as i32);
+    let own = c!(getpid()).unwrap() as i32;
+    let before = HANDLED.load(Relaxed);
+    for n in 0..signals {
+        while HANDLED.load(Relaxed) - before < n || !next(n) {
+            std::thread::yield_now();
+        }
+        c!(syscall(libc::SYS_tgkill, own, worker, libc::SIGUSR1)).unwrap();
+    }
+    while HANDLED.load(Relaxed) - before < signals || !next(signals) {
+        std::thread::yield_now();
+    }
+    assert_eq!(WRONG.load(Relaxed), 0);
+}
+
+#[test]
+fn handlers_wake_threads_whatever_they_interrupt() {
+    if !uthread::interposed() {
+        return;
+    }
+    in_own_process("signals::handlers_wake_threads_whatever_they_interrupt", || {
+        for flags in [libc::SA_RESTART, libc::SA_RESTART | libc::SA_ONSTACK] {
+            install(libc::SIGUSR1, wake_for_nothing, flags);
+            let runtime = runtime();
+            OVER.store(false, Relaxed);
+            watched(&runtime, || {
+                // Pairs of threads that wake each other.
+                let threads: Vec<_> = (0..WORDS.len())
+                    .map(|i| {
+                        runtime.spawn(move || {
+                            let (own, other) = (&WORDS[i], &WORDS[i ^ 1]);
+                            while !OVER.load(Relaxed) {
+                                while own.swap(0, SeqCst) == 0 {
+                                    futex(own, libc::FUTEX_WAIT, 0);
+                                }
+                                TURNS.fetch_add(1, Relaxed);
+                                other.store(1, SeqCst);
+                                futex(other, libc::FUTEX_WAKE, 1);
+                            }
+                        })
+                    })
+                    .collect();
+                for word in WORDS.iter().step_by(2) {
+                    word.store(1, SeqCst);
+                    futex(word, libc::FUTEX_WAKE, 1);
+                }
+                let seen = AtomicU64::new(TURNS.load(Relaxed));
+                signal_worker(&runtime, 300, |_| {
+                    let now = TURNS.load(Relaxed);
+                    now != seen.swap(now, Relaxed)
+                });
+                OVER.store(true, Relaxed);
+                threads.into_iter().for_each(|t| t.join().unwrap());
+                WORDS.iter().for_each(|word| word.store(0, Relaxed));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_wake_up_by_a_handler_is_not_lost() {
+    if !uthread::interposed() {
+        return;
+    }
+    in_own_process("signals::a_wake_up_by_a_handler_is_not_lost", || {
+        for flags in [libc::SA_RESTART, libc::SA_RESTART | libc::SA_ONSTACK] {
+            install(libc::SIGUSR1, wake_for_good, flags);
+            // The worker sleeps, or switches between threads, which is when handlers interrupt it for the most part.
+            for (blocks, others) in [(true, 0), (true, 4), (false, 0)] {
+                let runtime =
+                    uthread::Runtime::builder().workers(1).thread_blocks(blocks).build().unwrap();
+                OVER.store(false, Relaxed);
+                watched(&runtime, || {
+                    let yield_all_along = || {
+                        while !OVER.load(Relaxed) {
+                            uthread::yield_now();
+                        }
+                    };
+                    let others: Vec<_> =
+                        (0..others).map(|_| runtime.spawn(yield_all_along)).collect();
+                    let first = WORDS[0].load(SeqCst);
+                    let last = first + 100;
+                    let seen = std::sync::Arc::new(AtomicU32::new(first));
+                    let sees = seen.clone();
+                    let waiter = runtime.spawn(move || {
+                        let mut now = first;
+                        while now != last {
+                            futex(&WORDS[0], libc::FUTEX_WAIT, now);
+                            now = WORDS[0].load(SeqCst);
+                            sees.store(now, Relaxed);
+                        }
+                    });
+                    signal_worker(&runtime, 100, |n| {
+                        seen.load(Relaxed) == first + u32::try_from(n).unwrap()
+                    });
+                    waiter.join().unwrap();
+                    OVER.store(true, Relaxed);
+                    others.into_iter().for_each(|t| t.join().unwrap());
+                });
+            }
+        }
+    });
+}
+
 #[test]
 fn a_pipe_without_readers_raises_its_signal_once_per_call() {
     in_own_process("signals::a_pipe_without_readers_raises_its_signal_once_per_call", || {
@@ -191,12 +329,8 @@ fn in_a_child_of_fork_nobody_waits() {
     }
     let runtime = runtime();
     watched(&runtime, || {
-        let word = std::sync::atomic::AtomicU32::new(0);
-        let futex = |operation: i32, value: u32| {
-            let operation = operation | libc::FUTEX_PRIVATE_FLAG;
-            // SAFETY: the word is there; there is no time-out.
-            unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, 0_usize) }
-        };
+        let word = AtomicU32::new(0);
+        let futex = |operation: i32, value: u32| futex(&word, operation, value);
         std::thread::scope(|s| {
             s.spawn(|| {
                 runtime.run(|| {

@@ -63,9 +63,10 @@ struct Support {
     template: Template,
 }
 
+static SUPPORT: OnceLock<Result<Support, String>> = OnceLock::new();
+
 /// Whether thread blocks can be built in this process; the error says why not.
 fn support() -> Result<&'static Support, &'static str> {
-    static SUPPORT: OnceLock<Result<Support, String>> = OnceLock::new();
     let probed = SUPPORT.get_or_init(|| {
         if !arch::thread_pointer_is_writable() {
             return Err(
@@ -84,6 +85,17 @@ fn support() -> Result<&'static Support, &'static str> {
 /// `Ok` where thread blocks can be built, else the reason why not.
 pub(crate) fn available() -> Result<(), &'static str> {
     support().map(|_| ())
+}
+
+/// Whether the thread block in force is an OS thread's own, and none that was built here. Async-signal-safe.
+pub(crate) fn is_of_os_thread() -> bool {
+    // Before the first was built, support for it was found.
+    let Some(Ok(Support { glibc, .. })) = SUPPORT.get() else { return true };
+    let own =
+        NonNull::new(arch::thread_pointer() as *mut u8).expect("a thread has a thread pointer");
+    // SAFETY: the field is libc's, of the structure at the thread pointer; what it says changes in a child of fork(2) only.
+    let tid = unsafe { glibc.tid.of::<u32>(glibc.pthread_of(own)).read() };
+    (tid as usize) < Remains::FIRST_TID
 }
 
 /// Bytes that a thread block takes at the top of a stack.
