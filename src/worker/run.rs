@@ -498,43 +498,43 @@ impl Worker {
         unsafe { current.install(&self.seat) };
         self.trace.enters(began, current.number());
         self.round_begins(current, began);
-        for turn in 1.. {
+        for number in 1.. {
             self.counters.switches.step();
             self.turn_begins(current, began);
             self.tape().begins(self.index, current);
             // SAFETY: as above: owned, and installed either before the loop or at its end.
             let left = unsafe { current.resume(self) };
             let now = if cfg!(uthread_bare) { began } else { self.now() };
-            let turn_ended = Ended { thread: current, began, now };
+            let turn = Ended { thread: current, began, now };
             if current.get().is_hog() {
-                self.hog_left(current, &left, turn_ended.time());
+                self.hog_left(current, &left, turn.time());
             }
-            let last = turn >= ROUND || self.must_tidy(&left, current);
+            let last = number >= ROUND || self.must_tidy(&left, current);
             let next = match left {
                 Left::Suspended(why) => match why.why() {
-                    Why::Yield => self.rotate(turn_ended, last),
+                    Why::Yield => self.rotate(turn, last),
                     Why::Wait => {
                         // Nobody but this worker wakes it.
                         current.get().state().becomes(State::Waiting);
                         self.tape().waits(self.index, current);
                         let reason = Reason::Wait(current.get().waits_for());
-                        self.switch(turn_ended, last, reason.code())
+                        self.switch(turn, last, reason.code())
                     }
-                    // SAFETY: the parker is one that the thread waits on, alive until it goes on.
-                    Why::Park(parker) => self.park(turn_ended, last, |waiter| unsafe {
-                        parker.as_ref().commit(waiter)
-                    }),
-                    // SAFETY: likewise; the thread is parked.
+                    Why::Park(parker) => {
+                        // SAFETY: the parker is one that the thread waits on, alive until it goes on.
+                        self.park(turn, last, |waiter| unsafe { parker.as_ref().commit(waiter) })
+                    }
                     #[cfg(feature = "interpose")]
-                    Why::Enlist(enlistment) => self.park(turn_ended, last, |waiter| unsafe {
-                        enlistment.as_ref().commit(waiter)
-                    }),
-                    Why::Interrupted => self.put_back(turn_ended),
-                    Why::Blocked => self.hand_over(turn_ended),
+                    Why::Enlist(wish) => {
+                        // SAFETY: likewise; the thread is parked.
+                        self.park(turn, last, |waiter| unsafe { wish.as_ref().commit(waiter) })
+                    }
+                    Why::Interrupted => self.put_back(turn),
+                    Why::Blocked => self.hand_over(turn),
                 },
                 Left::Finished => {
                     self.tape().ended(self.index, current);
-                    let next = self.switch(turn_ended, last, Reason::End.code());
+                    let next = self.switch(turn, last, Reason::End.code());
                     self.retire(current);
                     next
                 }
