@@ -21,7 +21,7 @@
 //! - *Nobody waits for himself, and nothing is changed while it is being changed*: to hand over takes two system calls and
 //!   one atomic instruction, and no lock. To wake directly takes locks, but whoever it has interrupted has none: the locks
 //!   and the state of workers are the workers', in their loops, and others' only when they are pinned by the runtime.
-//! - *No wake-up is lost*: [`worker::wait_table`](crate::worker::wait_table). There is a monitor as long as a green thread
+//! - *No wake-up is lost*: [`worker::wait_table`]. There is a monitor as long as a green thread
 //!   waits, that of its runtime, which listens from before that thread's beginning; and all are told.
 //! - *Who is handed over to waits for nobody who waits for that.* The wake-ups of locks are all direct, but for those in
 //!   pinned sections of the runtime's, for whose locks only OS threads and pinned ones wait, in the kernel.
