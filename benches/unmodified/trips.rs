@@ -13,13 +13,13 @@ use uthread::Runtime;
 use crate::common::{Goal, median, pin_to, table};
 
 /// Runs a function as a thread to its end.
-type Run<'a> = &'a dyn Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>;
+pub(crate) type Run<'a> = &'a dyn Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>;
 
 /// Makes so many round trips, one thread here, the other by the function.
-type Trips = fn(usize, Run<'_>);
+pub(crate) type Trips = fn(usize, Run<'_>);
 
 /// What is measured.
-const CASES: [(&str, Trips); 6] = [
+pub(crate) const CASES: [(&str, Trips); 6] = [
     ("Mutex and Condvar", condition),
     ("mpsc::channel", by_channels),
     ("mpsc::sync_channel(1)", by_bounded_channels::<1>),
@@ -123,15 +123,14 @@ fn time(trips: usize, f: impl FnOnce()) -> f64 {
     begin.elapsed().as_nanos() as f64 / trips as f64
 }
 
+/// For cases on green threads.
+pub(crate) fn run_green(f: Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()> {
+    let thread = uthread::spawn(f);
+    Box::new(move || thread.join().expect("it does not panic"))
+}
+
 fn on_green(runtime: &Runtime, trips: usize, case: Trips) -> f64 {
-    let body = move || {
-        time(trips, || {
-            case(trips, &|f| {
-                let thread = uthread::spawn(f);
-                Box::new(move || thread.join().expect("it does not panic"))
-            });
-        })
-    };
+    let body = move || time(trips, || case(trips, &run_green));
     runtime.spawn(body).join().expect("it does not panic")
 }
 
