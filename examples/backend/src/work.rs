@@ -118,17 +118,19 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// As much as takes about so long on this machine when nothing disturbs: the quickest of a few measurements.
+    /// As much as takes about so long on this machine just now: the median of some measurements, since a machine whose
+    /// processors are shared with others has quick moments, and slow ones.
     pub fn of_time(time: Duration) -> Amount {
         const ROUNDS: u32 = 2_000;
-        const MEASUREMENTS: usize = 9;
+        const MEASUREMENTS: usize = 101;
         let once = || {
             let began = Instant::now();
             std::hint::black_box(receipt(b"an order", Amount { rounds: ROUNDS }));
             began.elapsed()
         };
-        let quickest = std::iter::repeat_with(once).take(MEASUREMENTS).min();
-        let round = quickest.unwrap_or_default().as_secs_f64() / f64::from(ROUNDS);
+        let mut measured = [(); MEASUREMENTS].map(|()| once());
+        measured.sort_unstable();
+        let round = measured[MEASUREMENTS / 2].as_secs_f64() / f64::from(ROUNDS);
         Amount { rounds: (time.as_secs_f64() / round) as u32 }
     }
 }

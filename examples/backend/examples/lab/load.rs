@@ -240,6 +240,7 @@ fn parse(bytes: &[u8]) -> Result<(u16, &[u8]), String> {
 }
 
 /// What became of requests.
+#[derive(Clone, Debug)]
 pub(crate) struct Tally {
     window: Duration,
     /// Microseconds.
@@ -273,6 +274,15 @@ impl Tally {
                 self.first_error.get_or_insert_with(|| error.clone());
             }
         }
+    }
+
+    /// Adds those of another window.
+    pub(crate) fn join(&mut self, other: &Tally) {
+        self.window += other.window;
+        self.latencies += &other.latencies;
+        self.errors += other.errors;
+        self.first_error = self.first_error.take().or_else(|| other.first_error.clone());
+        self.cut_off += other.cut_off;
     }
 
     /// Answered in the window.

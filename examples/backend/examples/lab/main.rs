@@ -123,7 +123,7 @@ fn measure(args: &Args) -> io::Result<ExitCode> {
     let time = Duration::from_secs(args.seconds.unwrap_or(if args.quick { 15 } else { 170 }));
     let is_wanted = |part| args.only.is_empty() || args.only.contains(&part);
     let plan = Plan::new(is_wanted, time, args.quick);
-    let mut report = Report::new(machine, rig.work.rounds);
+    let mut report = Report::new(machine, rig.work().rounds);
     let began = Instant::now();
     let mut progress = Progress::new();
     plan.carry_out(&rig, &mut report, |step| progress.tell(step));

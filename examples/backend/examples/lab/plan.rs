@@ -57,7 +57,13 @@ impl Plan {
         let numbers = if quick { vec![1, 2] } else { workers::numbers() };
         for class in classes.iter().filter(|_| is_wanted(Part::Waiting)) {
             for place in Place::all().iter().filter(|place| !quick || **place == Place::all()[0]) {
-                cells.extend(Way::ALL.map(|way| Cell::Waiting(*class, *place, way)));
+                for round in 0..if quick { 1 } else { class.rounds() } {
+                    let mut ways = Way::ALL;
+                    if round % 2 == 1 {
+                        ways.reverse();
+                    }
+                    cells.extend(ways.map(|way| Cell::Waiting(*class, *place, way)));
+                }
             }
         }
         if is_wanted(Part::Crowd) {
@@ -86,6 +92,14 @@ impl Plan {
     /// Measures all of it. A cell that fails is told, and the others are measured.
     pub(crate) fn carry_out(&self, rig: &Rig, report: &mut Report, mut tell: impl FnMut(&Step)) {
         for (i, cell) in self.cells.iter().enumerate() {
+            // Ways that are compared have the same to compute.
+            let group = |cell: &Cell| match *cell {
+                Cell::Waiting(class, place, _) => Some((class, place)),
+                _ => None,
+            };
+            if i > 0 && group(cell) != group(&self.cells[i - 1]) {
+                rig.calibrate();
+            }
             let left = self.time_of(&self.cells[i..]);
             let (number, of) = (i + 1, self.cells.len());
             tell(&Step { number, of, name: cell.name(), left });
@@ -126,7 +140,7 @@ impl Plan {
         };
         match *cell {
             Cell::Waiting(class, place, way) => {
-                report.waiting.push(waiting::measure(rig, class, place, way, timing)?);
+                waiting::measure(rig, (class, place, way), timing, &mut report.waiting)?;
             }
             Cell::Crowd(way) => report.crowd.push(crowd::measure(rig, way, self.crowd)?),
             Cell::Mixed(variant) => report.mixed.push(mixed::measure(rig, variant, timing)?),

@@ -101,7 +101,7 @@ impl Report {
                  service go first: they stand for other machines."
             ),
             format!(
-                "CPU work of a request: {} rounds of BLAKE2s, which take {WORK:?} here when nothing disturbs.",
+                "CPU work of a request: what takes {WORK:?} here, measured anew for each class and place, {} rounds of BLAKE2s at first.",
                 self.rounds
             ),
             "One request is one connection. p50 and p99 are of requests answered within the stretch that was \

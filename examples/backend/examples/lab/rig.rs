@@ -5,6 +5,7 @@
 //! ([`NICENESS`]): whenever load or external service have something to do they go first. On one core the service is
 //! alone there, and the others have the rest.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -32,8 +33,8 @@ pub(crate) const WORK: Duration = Duration::from_millis(10);
 pub(crate) struct Rig {
     directory: TempDir,
     databases: AtomicUsize,
-    /// What takes [`WORK`] on this machine, measured once.
-    pub(crate) work: Amount,
+    /// What takes [`WORK`] on this machine.
+    work: Cell<Amount>,
 }
 
 impl Rig {
@@ -41,8 +42,18 @@ impl Rig {
         Ok(Rig {
             directory: TempDir::with_prefix("uthread-lab-")?,
             databases: 0.into(),
-            work: Amount::of_time(WORK),
+            work: Cell::new(Amount::of_time(WORK)),
         })
+    }
+
+    /// What computes for [`WORK`].
+    pub(crate) fn work(&self) -> Amount {
+        self.work.get()
+    }
+
+    /// Measures it anew: a virtual machine is not as quick at all times.
+    pub(crate) fn calibrate(&self) {
+        self.work.set(Amount::of_time(WORK));
     }
 
     /// What would be left behind if the lab ended without ceremony.
@@ -68,7 +79,7 @@ impl Rig {
             inline: false,
             api: api.addr(),
             database: self.directory.path().join(format!("{number}.sqlite")),
-            rounds: self.work.rounds,
+            rounds: self.work().rounds,
             image_jobs: 0,
         };
         wanted(&mut setup);
@@ -97,7 +108,8 @@ pub(crate) struct Timing {
     pub(crate) measured: Duration,
 }
 
-/// What was seen in the window.
+/// What was seen in the window, or in several.
+#[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) tally: Tally,
     pub(crate) before: Usage,
@@ -134,6 +146,13 @@ impl Site {
 }
 
 impl Seen {
+    /// Adds what was seen of the same way in another window.
+    pub(crate) fn join(&mut self, other: &Seen) {
+        self.tally.join(&other.tally);
+        self.after.advance(&other.before, &other.after);
+        self.kernel.stacks = self.kernel.stacks.max(other.kernel.stacks);
+    }
+
     /// Of the cores that the service had.
     pub(crate) fn cpu_percent(&self) -> f64 {
         self.after.cpu_percent(&self.before, self.place.of_service().len())

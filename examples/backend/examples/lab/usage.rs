@@ -58,6 +58,21 @@ impl Usage {
         })
     }
 
+    /// Goes on by what was used between two readings of another process, of the same way; of what comes and goes it has the
+    /// most.
+    pub(crate) fn advance(&mut self, before: &Usage, after: &Usage) {
+        self.at += after.at.saturating_sub(before.at);
+        self.cpu += after.cpu.saturating_sub(before.cpu);
+        self.kernel_switches += after.kernel_switches.saturating_sub(before.kernel_switches);
+        let (counted, from, to) = (&mut self.counted, &before.counted, &after.counted);
+        counted.green_switches += to.green_switches.saturating_sub(from.green_switches);
+        counted.images += to.images.saturating_sub(from.images);
+        counted.under_way = counted.under_way.max(to.under_way);
+        self.threads = self.threads.max(after.threads);
+        self.resident = self.resident.max(after.resident);
+        self.page_tables = self.page_tables.max(after.page_tables);
+    }
+
     /// The part of so many cores that was used since then, in percent.
     pub(crate) fn cpu_percent(&self, since: &Usage, cores: usize) -> f64 {
         let cpu = self.cpu.saturating_sub(since.cpu).as_secs_f64();

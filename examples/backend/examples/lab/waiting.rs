@@ -4,6 +4,9 @@
 //! for the external service, others can compute: `(wait + work) / work` requests keep a core busy, on average; with
 //! three times as many there is always one that can. The number is the same for every way, also for the one that takes
 //! one at a time: its other users wait in the listener's queue.
+//!
+//! **Rounds.** Machines are quicker at one time than at another, so the class that the story is about is measured in several
+//! rounds, in which the ways have their turns one after the other and then back again; what they have done is added up.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -14,7 +17,7 @@ use serde::Serialize;
 use crate::load::Load;
 use crate::machine::Place;
 use crate::question::Orders;
-use crate::rig::{Rig, Timing, WORK};
+use crate::rig::{Rig, Seen, Timing, WORK};
 use crate::way::Way;
 
 /// By how many times requests under way are more than would saturate the cores.
@@ -70,8 +73,13 @@ impl Class {
         match self {
             Class::Local | Class::Region => [0.3, 1.5],
             Class::Far => [0.5, 2.0],
-            Class::Story => [1.0, 4.0],
+            Class::Story => [1.0, 2.0],
         }
+    }
+
+    /// Rounds in which it is measured.
+    pub(crate) fn rounds(self) -> usize {
+        if self == Class::Story { 2 } else { 1 }
     }
 }
 
@@ -100,39 +108,57 @@ pub(crate) struct Row {
     pub(crate) threads: u64,
     pub(crate) kernel_switches_per_request: f64,
     pub(crate) green_switches_per_request: f64,
+    /// What the others follow from.
+    #[serde(skip)]
+    seen: Seen,
 }
 
+/// Measures one way for a stretch of time, and adds that to the row of the same if there is one.
 pub(crate) fn measure(
     rig: &Rig,
-    class: Class,
-    place: Place,
-    way: Way,
+    (class, place, way): (Class, Place, Way),
     timing: Timing,
-) -> io::Result<Row> {
+    rows: &mut Vec<Row>,
+) -> io::Result<()> {
     let in_flight = class.in_flight(place.of_service().len());
     let site = rig.start(place, class.latency_ms(), |setup| setup.way = way)?;
     let (addr, on) = site.for_load();
-    let load = Load::closed(addr, on, Orders::of(rig.work), in_flight, class.latency_at_most())?;
+    let load = Load::closed(addr, on, Orders::of(rig.work()), in_flight, class.latency_at_most())?;
     let seen = site.measure(load, timing)?;
-    let cpu_percent = seen.cpu_percent();
-    let (tally, after) = (&seen.tally, &seen.after);
-    Ok(Row {
-        class,
-        place,
-        way,
-        in_flight,
-        answered: tally.answered(),
-        requests_per_second: tally.per_second(),
-        p50_ms: tally.percentile_ms(50.0),
-        p99_ms: tally.percentile_ms(99.0),
-        errors: tally.errors,
-        first_error: tally.first_error.clone(),
-        cut_off: tally.cut_off,
-        cpu_percent,
-        idle_percent: (100.0 - cpu_percent).max(0.0),
-        memory_bytes: after.resident + after.page_tables + seen.kernel.stacks,
-        threads: after.threads,
-        kernel_switches_per_request: seen.per_request(|usage| usage.kernel_switches),
-        green_switches_per_request: seen.per_request(|usage| usage.counted.green_switches),
-    })
+    let of = |seen| Row::of((class, place, way), in_flight, seen);
+    match rows.iter_mut().find(|row| (row.class, row.place, row.way) == (class, place, way)) {
+        Some(row) => {
+            row.seen.join(&seen);
+            *row = of(row.seen.clone());
+        }
+        None => rows.push(of(seen)),
+    }
+    Ok(())
+}
+
+impl Row {
+    fn of((class, place, way): (Class, Place, Way), in_flight: usize, seen: Seen) -> Row {
+        let cpu_percent = seen.cpu_percent();
+        let (tally, after) = (&seen.tally, &seen.after);
+        Row {
+            class,
+            place,
+            way,
+            in_flight,
+            answered: tally.answered(),
+            requests_per_second: tally.per_second(),
+            p50_ms: tally.percentile_ms(50.0),
+            p99_ms: tally.percentile_ms(99.0),
+            errors: tally.errors,
+            first_error: tally.first_error.clone(),
+            cut_off: tally.cut_off,
+            cpu_percent,
+            idle_percent: (100.0 - cpu_percent).max(0.0),
+            memory_bytes: after.resident + after.page_tables + seen.kernel.stacks,
+            threads: after.threads,
+            kernel_switches_per_request: seen.per_request(|usage| usage.kernel_switches),
+            green_switches_per_request: seen.per_request(|usage| usage.counted.green_switches),
+            seen,
+        }
+    }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Row {
 pub(crate) fn measure(rig: &Rig, kind: Kind, workers: usize, timing: Timing) -> io::Result<Row> {
     let (class, rounds, in_flight) = match kind {
         Kind::Waiting => (Class::Region, 1, IN_FLIGHT),
-        Kind::Computing => (Class::Local, rig.work.rounds, IN_FLIGHT.max(4 * cores().len())),
+        Kind::Computing => (Class::Local, rig.work().rounds, IN_FLIGHT.max(4 * cores().len())),
     };
     let site = rig.start(Place::AllCores, class.latency_ms(), |setup| {
         setup.workers = Some(workers);
