@@ -168,7 +168,9 @@ fn locked_instruction() -> f64 {
 
 pub(crate) fn measure(rounds: usize) -> io::Result<()> {
     match table_of(rounds) {
-        Ok(table) => println!("\nLocked instructions in a round trip on green threads.\n\n{table}"),
+        Ok(table) => {
+            println!("\nLocked instructions in a round trip on green threads.\n\n{table}\n")
+        }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             println!(
                 "\nLocked instructions are not counted: ptrace(2) is forbidden here ({error})."
