@@ -550,7 +550,7 @@ impl Worker {
     /// Accounts for a turn, whose thread is not published yet.
     ///
     /// Where the queue is locked, it is called after that: a locked instruction waits for all stores that are underway, so
-    /// that the few of this function would cost twice as much before it.
+    /// that the few of this function would cost several times as much before it.
     #[inline(always)]
     fn settle(&self, turn: Ended) {
         let (thread, time) = (turn.thread, turn.time());
