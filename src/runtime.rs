@@ -117,8 +117,12 @@ impl RuntimeBuilder {
     }
 
     /// The largest number of helpers, OS threads that host green threads which block in the kernel; by
-    /// default 256. They are started when needed and end when idle. Beyond the limit, threads that block
-    /// do so on their workers, for a slice at a time when others wait.
+    /// default 4,096. They are started when needed and end when idle. Each takes some 30 KiB and five of the process's
+    /// maps (`vm.max_map_count` in proc(5)).
+    ///
+    /// Beyond the limit, or where the system has no more OS threads, those that block do so on their workers, for a slice
+    /// at a time when others wait. Where thousands do, whoever holds what they wait for has its turn after all of them:
+    /// they seem to stand still.
     pub fn helpers(mut self, most: usize) -> Self {
         self.helpers = most.max(1);
         self
@@ -305,7 +309,7 @@ impl Runtime {
             name: "uthread".to_owned(),
             preemption: true,
             slice: None,
-            helpers: 256,
+            helpers: 4_096,
             stall_threshold: Duration::from_millis(50),
             on_stall: None,
             trace_events: trace::DEFAULT_EVENTS,

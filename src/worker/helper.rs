@@ -11,7 +11,8 @@
 //! the call.
 //!
 //! Helpers are started by the monitor, since to start an OS thread takes malloc and locks that an interrupted
-//! thread may hold. Idle helpers wait for the bell, and end after a while. There is a limit to their number.
+//! thread may hold. Idle helpers wait for the bell, and end after a while. There is a limit to their number, which is high:
+//! threads that block in the kernel are OS threads' work, as many as there are.
 //!
 //! **Nobody waits for a helper.** A thread that blocks may hold what the threads on all helpers, or the monitor,
 //! wait for: were it queued until there is a helper, they would wait for each other for ever. So a worker
@@ -26,13 +27,12 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::claims::{Claims, Heard};
@@ -54,6 +54,10 @@ use crate::time::{now, sleep};
 const IDLE: Duration = Duration::from_secs(5);
 /// CPU time, in nanoseconds between two looks, after which a thread on a helper is not blocked but computes.
 const COMPUTES: u64 = 1_000_000;
+/// Helpers whose clocks the monitor reads at a time, which takes a system call for each.
+const LOOKED_AT: usize = 512;
+/// Bytes of a helper's own stack, on which it only waits and switches.
+const STACK_SIZE: usize = 256 << 10;
 
 /// A runtime's helpers.
 pub(crate) struct Helpers {
@@ -61,10 +65,14 @@ pub(crate) struct Helpers {
     queue: SpinLock<RunQueue<GreenRef>>,
     /// Rings that no helper has heard yet.
     bell: EventFd,
+    /// The bell, to wait for: poll(2) refuses to wait for more descriptors than the process may have open, be it one.
+    sources: Epoll,
     claims: Claims,
     /// Helpers that exist; for the monitor and for helpers that begin and end, and for threads that are pinned. There is
     /// room for all, so that nobody waits for memory with the lock held.
     present: Mutex<Vec<Arc<Helper>>>,
+    /// How many the monitor has looked at so far.
+    looked_at: AtomicUsize,
 }
 
 /// One helper, as the monitor and the signal's handler see it.
@@ -79,11 +87,17 @@ struct Helper {
 impl Helpers {
     pub(super) fn new(most: usize) -> io::Result<Helpers> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_SEMAPHORE | EfdFlags::EFD_NONBLOCK;
+        let bell = EventFd::from_flags(flags)?;
+        let sources = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // Not edge-triggered: of several rings, each is to wake a helper.
+        sources.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         Ok(Helpers {
             queue: SpinLock::new(RunQueue::new()),
-            bell: EventFd::from_flags(flags)?,
+            bell,
+            sources,
             claims: Claims::new(most),
             present: Mutex::new(Vec::with_capacity(most)),
+            looked_at: AtomicUsize::new(0),
         })
     }
 
@@ -151,6 +165,7 @@ impl Helpers {
         let this = runtime.clone();
         let started = thread::Builder::new()
             .name(format!("{}-h{number}", runtime.name()))
+            .stack_size(STACK_SIZE)
             .spawn(move || this.helpers().run(&this));
         if started.is_err() {
             self.claims.ends();
@@ -158,14 +173,16 @@ impl Helpers {
         started
     }
 
-    /// Has threads interrupted that compute on helpers. Called by the monitor, now and then; the number of
-    /// signals sent.
+    /// Has threads interrupted that compute on helpers, of some at a time. Called by the monitor, now and then; the number
+    /// of signals sent.
     pub(super) fn recall(&self) -> usize {
         if preempt::available().is_err() {
             return 0;
         }
         let helpers = self.present();
-        helpers.iter().filter(|h| h.has_computed()).map(|h| h.seat.signal()).count()
+        let first = self.looked_at.fetch_add(LOOKED_AT, Ordering::Relaxed) % helpers.len().max(1);
+        let some = helpers.iter().cycle().skip(first).take(helpers.len().min(LOOKED_AT));
+        some.filter(|h| h.has_computed()).map(|h| h.seat.signal()).count()
     }
 
     /// Calls `f` with the seat on which the thread runs, if it is on a helper. `subject` is the address of what its seat
@@ -218,10 +235,9 @@ impl Helpers {
 
     /// The next thread, owned by the caller; `None` when the helper shall end.
     fn next(&self, runtime: &Runtime) -> Option<GreenRef> {
-        let limit = PollTimeout::try_from(IDLE).expect("a few seconds");
+        let limit = EpollTimeout::try_from(IDLE).expect("a few seconds");
         let listen = || {
-            let mut fds = [PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)];
-            let long_silence = poll(&mut fds, limit) == Ok(0);
+            let long_silence = self.sources.wait(&mut [EpollEvent::empty()], limit) == Ok(0);
             Heard { ring: self.bell.read().is_ok(), long_silence }
         };
         let take = || self.queue.with_pinned(|q| q.pop(GroupId::DEFAULT));
