@@ -4,6 +4,7 @@
 pub(crate) use std::{
     hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    thread::yield_now,
 };
 
 #[cfg(loom)]
@@ -11,6 +12,7 @@ pub(crate) use loom::{
     cell::UnsafeCell,
     hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    thread::yield_now,
 };
 
 /// `std`'s cell with the interface of loom's, which sees each access from its start to its end.

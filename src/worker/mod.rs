@@ -26,13 +26,14 @@
 //!
 //! **The races to fear** are argued where they live: a wake-up that comes while its thread is still
 //! parking ([`parker`]); work that arrives while a worker goes to sleep ([`idle`]); a waker that
-//! touches the runtime after the thread it woke has ended and the runtime with it (`wait::wake`).
+//! touches the runtime after the thread it woke has ended and the runtime with it ([`holders`]).
 //!
 //! - [`green`]: the control block. - [`run`]: the loop. - [`turn`]: how long threads run, and when they are
 //!   interrupted. - [`lease`]: which group is served. - [`group`]: the process's groups. - [`account`]: what was
 //!   used. - [`state`]: what a thread is doing. - [`mod@wait`]: what a thread calls to wait, and wakers.
 //! - [`runtime`]: workers together, start and end. - [`helper`]: for threads that block in the kernel. - [`monitor`]:
-//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`], [`wait_table`]: the lock-free parts, with loom models.
+//!   the OS thread that watches. - [`parker`], [`idle`], [`claims`], [`wait_table`], [`holders`]: the lock-free parts, with loom
+//!   models.
 //! - [`census`]: all threads. - [`tape`]: recordings for tests.
 
 mod account;
@@ -41,6 +42,7 @@ mod claims;
 pub(crate) mod green;
 pub(crate) mod group;
 mod helper;
+mod holders;
 pub(crate) mod idle;
 mod lease;
 mod monitor;

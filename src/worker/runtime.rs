@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::green::{Bell, GreenRef, Identity, current, find_occupant};
 use super::group::Member;
 use super::helper::{Helpers, NoHelper};
+use super::holders::{Held, Holders};
 use super::idle::Idle;
 use super::lease::Leases;
 use super::monitor::Monitor;
@@ -62,7 +63,7 @@ pub(crate) struct Config {
 pub(crate) struct Runtime {
     pub(super) workers: Box<[Worker]>,
     pub(super) idle: Idle,
-    this: Weak<Runtime>,
+    holders: Holders,
     config: Config,
     pool: &'static pool::Pool,
     /// Threads that were created and are not retired.
@@ -125,7 +126,7 @@ impl Runtime {
                     Box::default()
                 }),
                 idle: Idle::new(),
-                this: weak.clone(),
+                holders: Holders::new(),
                 pool: pool::of_size(config.stack_size),
                 config,
                 live: AtomicUsize::new(0),
@@ -183,7 +184,10 @@ impl Runtime {
             self.monitor.listen_to(index, worker)?;
         }
         let this = self.clone();
-        self.adopt(run::start(self, "monitor", move || this.monitor.run(&this))?);
+        self.adopt(run::start(self, "monitor", move || {
+            this.monitor.run(&this);
+            this.holders.await_none();
+        })?);
         if let Some(hook) = self.config.on_stall.clone() {
             let this = self.clone();
             self.adopt(run::start(self, "reporter", move || this.report_stalls(&hook))?);
@@ -447,9 +451,9 @@ impl Runtime {
         target.push_remote(thread);
     }
 
-    /// A reference that keeps the runtime's memory.
-    pub(crate) fn hold(&self) -> Arc<Runtime> {
-        self.this.upgrade().expect("a runtime that is referred to is not gone")
+    /// Keeps the runtime's memory as long as the guard exists. For whoever owns one of its threads.
+    pub(super) fn hold(&self) -> Held<'_> {
+        self.holders.hold()
     }
 
     /// Whether green threads have thread blocks of their own.

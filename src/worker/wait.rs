@@ -279,7 +279,7 @@ pub(crate) fn notify(parker: &Parker) {
 /// Makes a thread runnable that the caller owns.
 ///
 /// The thread may run, end, and its runtime with it, as soon as it is queued. A green thread of the
-/// same runtime keeps that alive by being alive; any other caller must hold a reference meanwhile.
+/// same runtime keeps that alive by being alive; any other caller holds it meanwhile.
 pub(crate) fn wake(thread: GreenRef) {
     let runtime = thread.get().runtime();
     if let Some(caller) = current()
@@ -300,8 +300,8 @@ pub(crate) fn wake(thread: GreenRef) {
         }
         return;
     }
-    let runtime = runtime.hold();
-    note_remote_wake(&runtime, current(), thread);
+    let _held = runtime.hold();
+    note_remote_wake(runtime, current(), thread);
     runtime.inject(thread);
 }
 
