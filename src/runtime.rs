@@ -117,7 +117,7 @@ impl RuntimeBuilder {
     }
 
     /// The largest number of helpers, OS threads that host green threads which block in the kernel; by
-    /// default 4,096. They are started when needed and end when idle. Each takes some 30 KiB and five of the process's
+    /// default 4,096. They are started when needed and end when idle. Each takes some 40 KiB and five of the process's
     /// maps (`vm.max_map_count` in proc(5)).
     ///
     /// Beyond the limit, or where the system has no more OS threads, those that block do so on their workers, for a slice

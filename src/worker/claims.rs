@@ -2,14 +2,19 @@
 
 use crate::atomic::{AtomicUsize, Ordering, fence};
 
+/// Helpers that are started before it is asked again how many are wanted: some milliseconds' work.
+const STARTED_AT_ONCE: usize = 64;
+
 /// Counts of a runtime's helpers.
 pub(super) struct Claims {
     /// Helpers that wait and are not claimed.
     idle: AtomicUsize,
-    /// Threads that found none since the monitor looked.
+    /// Times that a thread found none since the monitor looked.
     wanted: AtomicUsize,
     /// Helpers that exist.
     count: AtomicUsize,
+    /// Those of them that have not begun to wait.
+    starting: AtomicUsize,
     most: usize,
 }
 
@@ -28,6 +33,7 @@ impl Claims {
             idle: AtomicUsize::new(0),
             wanted: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
+            starting: AtomicUsize::new(0),
             most,
         }
     }
@@ -51,7 +57,13 @@ impl Claims {
 
     /// Another one is about to be started; its number. Called by the monitor alone.
     pub(super) fn begins(&self) -> usize {
+        self.starting.fetch_add(1, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One has started, or was not to be.
+    pub(super) fn has_begun(&self) {
+        self.starting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// One has ended, or was not started.
@@ -65,10 +77,18 @@ impl Claims {
         self.wanted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many helpers are to be started.
-    pub(super) fn take_wishes(&self) -> usize {
+    /// How many helpers are to be started, besides those that will soon be idle, or are; some at a time.
+    pub(super) fn wishes(&self) -> usize {
         let room = self.most.saturating_sub(self.count());
-        self.wanted.swap(0, Ordering::Relaxed).min(room)
+        let coming = self.starting.load(Ordering::Relaxed) + self.idle.load(Ordering::Relaxed);
+        let wanted = self.wanted.load(Ordering::Relaxed).saturating_sub(coming);
+        wanted.min(room).min(STARTED_AT_ONCE)
+    }
+
+    /// Forgets what was wanted. A thread that finds none says so at each of its turns, so that most wishes that came while
+    /// helpers were started are of those that have one now; who has none says so again.
+    pub(super) fn forget_wishes(&self) {
+        self.wanted.store(0, Ordering::Relaxed);
     }
 
     /// Whether a helper could be claimed.

@@ -145,9 +145,16 @@ impl Helpers {
         (0..self.claims.count_at_the_end()).for_each(|_| self.ring());
     }
 
-    /// How many helpers are to be started.
-    pub(super) fn take_wishes(&self) -> usize {
-        self.claims.take_wishes()
+    /// Starts helpers, if threads want some. Called by the monitor.
+    pub(super) fn start_wanted(&self, runtime: &Arc<Runtime>) {
+        for _ in 0..self.claims.wishes() {
+            // If the system has no thread left, those who want one will say so again.
+            match self.start_one(runtime) {
+                Ok(thread) => runtime.adopt(thread),
+                Err(_) => break,
+            }
+        }
+        self.claims.forget_wishes();
     }
 
     /// Whether a thread is on a helper, or on its way to one.
@@ -155,12 +162,12 @@ impl Helpers {
         self.claims.are_busy()
     }
 
-    /// Starts another helper. Called by the monitor.
+    /// Starts another helper.
     ///
     /// # Errors
     ///
     /// The system has no OS thread left.
-    pub(super) fn start_one(&self, runtime: &Arc<Runtime>) -> io::Result<JoinHandle<()>> {
+    fn start_one(&self, runtime: &Arc<Runtime>) -> io::Result<JoinHandle<()>> {
         let number = self.claims.begins();
         let this = runtime.clone();
         let started = thread::Builder::new()
@@ -168,6 +175,7 @@ impl Helpers {
             .stack_size(STACK_SIZE)
             .spawn(move || this.helpers().run(&this));
         if started.is_err() {
+            self.claims.has_begun();
             self.claims.ends();
         }
         started
@@ -206,6 +214,7 @@ impl Helpers {
 
     /// A helper's life.
     fn run(&self, runtime: &Runtime) {
+        self.claims.has_begun();
         let helper = Arc::new(Helper {
             seat: Seat::new(),
             clock: AtomicI32::new(own_cpu_clock()),
@@ -372,18 +381,20 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Gives the monitor some time to start a helper if the thread is still on a worker, but not for ever: see the
-/// module's documentation.
+/// module's documentation. Enough for a few thousand at once.
 fn await_helper(thread: GreenRef) {
     const FIRST: Duration = Duration::from_micros(50);
-    const LAST: Duration = Duration::from_millis(4);
-    let mut pause = FIRST;
+    const LONGEST: Duration = Duration::from_millis(4);
+    const PATIENCE: Duration = Duration::from_millis(200);
     let on_worker = || {
         let _pin = Pin::new();
         thread.get().worker().is_some_and(|worker| worker.runtime().helpers().may_grow())
     };
-    while pause < LAST && on_worker() {
+    let (mut pause, mut waited) = (FIRST, Duration::ZERO);
+    while waited < PATIENCE && on_worker() {
         // Afterwards it is moved if it can be.
         sleep(pause);
-        pause *= 2;
+        waited += pause;
+        pause = (pause * 2).min(LONGEST);
     }
 }

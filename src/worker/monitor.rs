@@ -222,13 +222,7 @@ impl Watch {
     }
 
     fn work(&mut self, monitor: &Monitor, runtime: &Arc<Runtime>) {
-        for _ in 0..runtime.helpers().take_wishes() {
-            // If the system has no thread left, those who want one will say so again.
-            match runtime.helpers().start_one(runtime) {
-                Ok(thread) => runtime.adopt(thread),
-                Err(_) => break,
-            }
-        }
+        runtime.helpers().start_wanted(runtime);
         if monitor.chores.swap(false, Ordering::Relaxed) {
             self.chores = Some(Instant::now());
         }
