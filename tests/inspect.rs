@@ -274,13 +274,15 @@ fn names_are_those_of_the_threads_that_exist_however_often_one_looks() {
         let a = park_named(runtime, "ant");
         assert_eq!(names(""), "ant bird cat");
         end(b);
+        // One that was joined may be seen at its very end.
+        while !names("bird").is_empty() {}
         let d = park_named(runtime, "dog");
         assert_eq!(
             (names(""), names("o"), names("")),
             ("ant cat dog".into(), "dog".into(), "ant cat dog".into())
         );
         [a, c, d].into_iter().for_each(end);
-        assert_eq!(names(""), "");
+        while !names("").is_empty() {}
     });
 }
 
