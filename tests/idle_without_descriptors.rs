@@ -4,17 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::ClockId;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// CPU time of this process.
 fn cpu_time() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    let (user, system) = (usage.user_time(), usage.system_time());
-    let micros =
-        |time: nix::sys::time::TimeVal| (time.tv_sec() * 1_000_000 + time.tv_usec()) as u64;
-    Duration::from_micros(micros(user) + micros(system))
+    ClockId::CLOCK_PROCESS_CPUTIME_ID.now().unwrap().into()
 }
 
 /// Some helpers come, and wait afterwards.

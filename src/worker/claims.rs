@@ -78,10 +78,10 @@ impl Claims {
     }
 
     /// How many helpers are to be started, besides those that will soon be idle, or are; some at a time.
-    pub(super) fn wishes(&self) -> usize {
+    pub(super) fn take_wishes(&self) -> usize {
         let room = self.most.saturating_sub(self.count());
         let coming = self.starting.load(Ordering::Relaxed) + self.idle.load(Ordering::Relaxed);
-        let wanted = self.wanted.load(Ordering::Relaxed).saturating_sub(coming);
+        let wanted = self.wanted.swap(0, Ordering::Relaxed).saturating_sub(coming);
         wanted.min(room).min(STARTED_AT_ONCE)
     }
 

@@ -147,14 +147,17 @@ impl Helpers {
 
     /// Starts helpers, if threads want some. Called by the monitor.
     pub(super) fn start_wanted(&self, runtime: &Arc<Runtime>) {
-        for _ in 0..self.claims.wishes() {
+        let wishes = self.claims.take_wishes();
+        for _ in 0..wishes {
             // If the system has no thread left, those who want one will say so again.
             match self.start_one(runtime) {
                 Ok(thread) => runtime.adopt(thread),
                 Err(_) => break,
             }
         }
-        self.claims.forget_wishes();
+        if wishes > 0 {
+            self.claims.forget_wishes();
+        }
     }
 
     /// Whether a thread is on a helper, or on its way to one.
